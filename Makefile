@@ -1,0 +1,36 @@
+# Two commands matter: `make demo` and `make test`. Both work on a fresh clone with Python 3.11 or newer.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test lint types tests bench clean
+
+demo: $(READY)  ## start the demonstration on http://127.0.0.1:8000
+	$(BIN)/python -m cookiesession demo $(ARGS)
+
+test: lint types tests  ## everything: ruff, mypy, pyright, pytest
+
+lint: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: $(READY)
+	$(BIN)/mypy
+	$(BIN)/pyright
+
+tests: $(READY)
+	$(BIN)/pytest --cov --cov-report=term $(ARGS)
+
+bench: $(READY)  ## the benchmarks, side by side with Starlette's own sessions
+	$(BIN)/python benchmarks/requests.py $(ARGS)
+
+$(READY): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(BIN)/python -m pip install --quiet --editable ".[demo]" --group dev
+	touch $(READY)
+
+clean:
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage

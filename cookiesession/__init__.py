@@ -1,0 +1,32 @@
+"""Encrypted sessions for Starlette, FastAPI and any ASGI application."""
+
+from cookiesession.cookies import Cookie
+from cookiesession.errors import (
+    ConfigurationError,
+    CookieSessionError,
+    InvalidToken,
+    SessionTooLarge,
+    UnencodableData,
+)
+from cookiesession.keys import Key, KeyRing, KeySource
+from cookiesession.manager import SessionManager
+from cookiesession.middleware import SessionMiddleware, get_session
+from cookiesession.session import Session
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ConfigurationError",
+    "Cookie",
+    "CookieSessionError",
+    "InvalidToken",
+    "Key",
+    "KeyRing",
+    "KeySource",
+    "Session",
+    "SessionManager",
+    "SessionMiddleware",
+    "SessionTooLarge",
+    "UnencodableData",
+    "get_session",
+]

@@ -1,0 +1,137 @@
+"""Cookies as they stand in headers: attributes and prefixes on the way out, our own scanner on the way in."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Final, Literal, get_args
+
+from cookiesession.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+SameSite = Literal["lax", "strict", "none"]
+Prefix = Literal["__Host-", "__Secure-", ""]
+
+LINE_LIMIT: Final = 3800
+"""Bytes of a whole Set-Cookie line. One passes nginx's default 4 KB response header buffer; 4,000 do not."""
+
+MAX_AGE_LIMIT: Final = 400 * 24 * 60 * 60
+"""Seconds: browsers cap a cookie's age at 400 days (RFC 6265bis, section 5.5)."""
+
+MAX_CHUNKS: Final = 9
+"""The most that `Cookie(max_chunks=...)` may be: 34 KB, twice what most servers take in all headers."""
+
+# RFC 9110, section 5.6.2, less the dot before a final number: our chunks are named so.
+_TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_CHUNK_NAME: Final = re.compile(r".*\.[0-9]+")
+# RFC 6265, section 4.1.1: any character but controls and ";". Browsers ignore an attribute of over 1,024 bytes.
+_PATH: Final = re.compile(r"/[\x20-\x3A\x3C-\x7E]{0,1023}")
+_DOMAIN: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cookie:
+    """The session cookie's name, attributes and limits. Always `HttpOnly`.
+
+    `Secure` with `path="/"` and no domain gives the name the prefix `__Host-`, `Secure` alone `__Secure-`: browsers
+    then take the cookie only from this host, or only over TLS. `prefix=""` opts out. A session may take up to
+    `max_chunks` cookies (1 to 9) of 3,800 bytes each. Raises `ConfigurationError` for what browsers would refuse or ignore.
+    """
+
+    name: str = "session"
+    path: str = "/"
+    domain: str | None = None
+    secure: bool = True
+    samesite: SameSite = "lax"
+    partitioned: bool = False
+    prefix: Prefix | None = None
+    max_chunks: int = 2
+
+    def __post_init__(self) -> None:
+        _require(
+            _TOKEN.fullmatch(self.name), "a cookie's name is a token of RFC 9110: letters, digits, - and _ will do"
+        )
+        _require(
+            not self.name.lower().startswith(("__host-", "__secure-")), "give the cookie's name without its prefix"
+        )
+        _require(not _CHUNK_NAME.fullmatch(self.name), "a cookie's name may not end in a dot and digits, as chunks do")
+        _require(_PATH.fullmatch(self.path), "a cookie's path starts with / and holds printable ASCII without ;")
+        if self.domain is not None:
+            _require(_DOMAIN.fullmatch(self.domain), "a cookie's domain is a host name without a leading dot, or None")
+        _require(self.samesite in get_args(SameSite), "samesite is 'lax', 'strict' or 'none'")
+        _require(self.secure or self.samesite != "none", "browsers refuse SameSite=None without secure=True")
+        _require(self.secure or not self.partitioned, "browsers refuse Partitioned without secure=True")
+        _require(self.prefix in (None, *get_args(Prefix)), "prefix is '__Host-', '__Secure-', '' or None")
+        _require(self.secure or not self.prefix, f"the prefix {self.prefix} needs secure=True")
+        _require(
+            self.prefix != "__Host-" or (self.path == "/" and self.domain is None),
+            "the prefix __Host- needs path='/' and no domain",
+        )
+        _require(
+            isinstance(self.max_chunks, int) and 1 <= self.max_chunks <= MAX_CHUNKS, f"max_chunks is 1 to {MAX_CHUNKS}"
+        )
+        _require(self.room > 1000, "the cookie's name, path and domain leave no room for a session")
+
+    @cached_property
+    def full_name(self) -> bytes:
+        """The name with its prefix, as it stands in headers."""
+        prefix = self.prefix
+        if prefix is None:
+            host = self.path == "/" and self.domain is None
+            prefix = "" if not self.secure else "__Host-" if host else "__Secure-"
+        return (prefix + self.name).encode()
+
+    @cached_property
+    def room(self) -> int:
+        """Bytes of a token that one cookie takes, whatever its age and chunk number."""
+        return LINE_LIMIT - len(self.line(self.full_name + b".9", b"", MAX_AGE_LIMIT))
+
+    @cached_property
+    def _attributes(self) -> bytes:
+        parts = [f"; Path={self.path}"]
+        if self.domain is not None:
+            parts.append(f"; Domain={self.domain}")
+        if self.secure:
+            parts.append("; Secure")
+        parts.append(f"; HttpOnly; SameSite={self.samesite.capitalize()}")
+        if self.partitioned:
+            parts.append("; Partitioned")
+        return "".join(parts).encode()
+
+    def line(self, name: bytes, value: bytes, max_age: int | None) -> bytes:
+        """A Set-Cookie line. `max_age` is in seconds, capped at 400 days; without one the cookie ends with the browser.
+
+        A deletion is a line with no value and an age of 0, which carries every attribute: browsers ignore a `__Host-`
+        deletion without `Secure` and `Path=/`.
+        """
+        age = b"" if max_age is None else b"; Max-Age=%d" % min(max_age, MAX_AGE_LIMIT)
+        return name + b"=" + value + self._attributes + age
+
+
+def scanner(name: bytes) -> re.Pattern[bytes]:
+    """What finds the cookies whose names start with `name` in a Cookie header with a ";" before it.
+
+    It splits on ";" and at the first "=", compares bytes and unquotes nothing. Possessive quantifiers never go back:
+    the cost is that of one pass through the header, in C.
+    """
+    return re.compile(rb";[ \t]*+" + re.escape(name) + rb"([^;=]*+)=[ \t]*+([^;]*+)")
+
+
+def read(headers: Iterable[tuple[bytes, bytes]], scanner: re.Pattern[bytes]) -> list[tuple[bytes, bytes]]:
+    """What `scanner` finds in all Cookie headers: the rest of each name, and the value, in the order they came.
+
+    Either may still end in the spaces and tabs before a ";", which are to be trimmed, and nothing else.
+    """
+    found: list[tuple[bytes, bytes]] = []
+    for name, value in headers:
+        if name == b"cookie":
+            found += scanner.findall(b";" + value)
+    return found
+
+
+def _require(condition: object, message: str) -> None:
+    if not condition:
+        raise ConfigurationError(message)

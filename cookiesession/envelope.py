@@ -1,0 +1,68 @@
+"""Seal and open: the envelope of version 1, its text, and the choice of the one key that may open it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from cookiesession import base64url
+from cookiesession.aead import Fernet
+from cookiesession.errors import InvalidToken
+
+if TYPE_CHECKING:
+    from cookiesession.keys import Key, KeyRing
+
+# envelope = 0x01 | key id (4 bytes) | nonce | ciphertext | tag     (Fernet: the standard token, which starts with 0x80)
+_VERSION: Final = 0x01
+_HEADER: Final = 5  # bytes
+
+
+def bind(purpose: str, context: bytes) -> bytes:
+    """The part of the associated data that says what an envelope is for.
+
+    The purpose comes with its length, so that no two pairs of purpose and context give the same bytes.
+    """
+    name = purpose.encode("ascii")
+    return bytes([len(name)]) + name + context
+
+
+def seal(plaintext: bytes, key: Key, binding: bytes, *, now: int) -> bytes:
+    """The token: `plaintext` sealed under `key` for what `bind()` said, as text.
+
+    `now` (seconds since the epoch) is written down by Fernet alone, which cannot do without.
+    """
+    if key.algorithm == "fernet":
+        text = base64url.encode(key.aead.seal(plaintext, binding, now=now))
+        return text + b"=" * (-len(text) % 4)
+    header = bytes([_VERSION]) + key.fingerprint
+    return base64url.encode(header + key.aead.seal(plaintext, header + binding, now=now))
+
+
+def open(token: bytes, ring: KeyRing, binding: bytes, *, now: int) -> tuple[bytes, Key]:
+    """The plaintext and the key that opened it. Raises `InvalidToken` for whatever `seal()` would not have written.
+
+    One key is tried, the one that the envelope names. A Fernet token names none: every Fernet key of the ring is.
+    """
+    text = token.rstrip(b"=")
+    try:
+        envelope = base64url.decode(text)
+    except ValueError as error:
+        raise InvalidToken("malformed") from error
+    version = envelope[0] if envelope else None
+    if version == _VERSION and len(text) == len(token):
+        key = ring.by_fingerprint.get(envelope[1:_HEADER])
+        if key is None:
+            raise InvalidToken("unknown_key")
+        return key.aead.open(envelope[_HEADER:], envelope[:_HEADER] + binding, now=now), key
+    if version == Fernet.VERSION and len(token) == len(text) + -len(text) % 4:
+        return _open_fernet(envelope, ring, binding, now)
+    raise InvalidToken("malformed")
+
+
+def _open_fernet(envelope: bytes, ring: KeyRing, binding: bytes, now: int) -> tuple[bytes, Key]:
+    for key in ring.fernet:
+        try:
+            return key.aead.open(envelope, binding, now=now), key
+        except InvalidToken as error:
+            if error.reason != "forged":
+                raise
+    raise InvalidToken("forged" if ring.fernet else "unknown_key")

@@ -1,0 +1,73 @@
+"""The exceptions, each named by who can put it right: the caller at start-up, the caller at save, or the client."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+KEYGEN: Final = "python -m cookiesession keygen"
+"""The command that makes a good key. Every complaint about a key names it."""
+
+Reason = Literal[
+    "malformed",  # not the text or the layout of anything we write
+    "too_large",  # longer than we would ever write
+    "chunk_count",  # a count that we would not have written
+    "incomplete",  # a chunk is missing
+    "unknown_key",  # names a key that is not in the ring, or comes from an algorithm that is not
+    "forged",  # does not authenticate under the key it names, for this cookie and purpose
+    "unsupported",  # authentic, but of a newer layout than this version reads
+    "future",  # authentic, but made more than a minute from now
+    "expired",  # authentic, but past its lifetime
+    "idle",  # authentic, but unused for longer than its idle timeout
+    "undecodable",  # authentic, but the data is not what the codec reads
+]
+"""Why a token was refused."""
+
+
+class CookieSessionError(Exception):
+    """The root of every exception this library raises on purpose."""
+
+
+class ConfigurationError(CookieSessionError, ValueError):
+    """The caller's, at start-up: an option or a key that cannot work. The message says how to mend it."""
+
+
+class SessionTooLarge(CookieSessionError):
+    """The caller's, at save: the session does not fit into its cookies.
+
+    `size` and `limit` are bytes of cookie text, or of encoded data where that is already too large to compress;
+    `largest` names the largest top-level entries, with the bytes that each takes when encoded. Nothing has been sent,
+    and the browser keeps the session it had.
+    """
+
+    def __init__(self, size: int, limit: int, largest: Sequence[tuple[str, int]] = ()) -> None:
+        self.size = size
+        self.limit = limit
+        self.largest = tuple(largest)
+        entries = ", ".join(f"{name} ({length} bytes)" for name, length in self.largest)
+        super().__init__(
+            f"the session takes {size} bytes and {limit} fit"
+            + (f"; its largest entries are {entries}" if entries else "")
+            + "; store less, or raise Cookie(max_chunks=...)"
+        )
+
+
+class UnencodableData(CookieSessionError, TypeError):
+    """The caller's, at save: a value that cannot be encoded. Names its key, never the value.
+
+    A `TypeError` too, as `json.dumps` raises under Starlette's own sessions. Nothing has been sent, and the browser
+    keeps the session it had.
+    """
+
+
+class InvalidToken(CookieSessionError):
+    """The client's: a token that is not a session. Opaque, and never leaves the manager.
+
+    `reason` goes to the `Rejected` event; the client sees a fresh session whatever it was.
+    """
+
+    def __init__(self, reason: Reason) -> None:
+        self.reason: Reason = reason
+        super().__init__(reason)

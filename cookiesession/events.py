@@ -1,0 +1,126 @@
+"""What is worth counting. Events carry key ids, sizes and reasons; never a token, a session id or a value."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cookiesession.errors import Reason
+
+LOG_INTERVAL: Final = 60
+"""Seconds: each kind of event is logged at most once in so long, with the number of those left out."""
+
+_logger = logging.getLogger("cookiesession")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opened:
+    """A cookie gave a session. `size` is the token's bytes; `primary` tells whether the primary key had sealed it."""
+
+    level: ClassVar[int] = logging.DEBUG
+    key_id: str
+    primary: bool
+    size: int
+    chunks: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sealed:
+    """A session was written to the response. `size` is the token's bytes."""
+
+    level: ClassVar[int] = logging.DEBUG
+    key_id: str
+    size: int
+    chunks: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resealed:
+    """An unchanged session was written again because `old_key_id` is not the primary key. Its times stay."""
+
+    level: ClassVar[int] = logging.DEBUG
+    key_id: str
+    old_key_id: str
+    size: int
+    chunks: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cleared:
+    """A session ended, or a cookie that held none was deleted."""
+
+    level: ClassVar[int] = logging.DEBUG
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rejected:
+    """A cookie gave no session. The client is not told."""
+
+    level: ClassVar[int] = logging.INFO
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LateWrite:
+    """A session changed after the response had started, and the change is lost."""
+
+    level: ClassVar[int] = logging.WARNING
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TooLarge:
+    """A session did not fit into its cookies, and `SessionTooLarge` was raised. Sizes are bytes of token text."""
+
+    level: ClassVar[int] = logging.WARNING
+    size: int
+    limit: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublicResponse:
+    """A response that sets a session's cookie says `Cache-Control: public`: a shared cache may hand it to others."""
+
+    level: ClassVar[int] = logging.WARNING
+
+
+Event = Opened | Sealed | Resealed | Cleared | Rejected | LateWrite | TooLarge | PublicResponse
+
+
+class Reporter:
+    """Hands events to the application's callable and, at a bounded rate, to the logger `cookiesession`."""
+
+    def __init__(self, listener: Callable[[Event], object] | None, clock: Callable[[], float]) -> None:
+        self._listener = listener
+        self._clock = clock
+        self._silent_until: dict[type, float] = {}
+        self._left_out: dict[type, int] = {}
+
+    @property
+    def debugging(self) -> bool:
+        """Whether anybody would see an everyday event; asked before one is made."""
+        return self._listener is not None or _logger.isEnabledFor(logging.DEBUG)
+
+    def report(self, event: Event) -> None:
+        """Never raises: a listener that does is logged, and harms no request."""
+        self._log(type(event), event.level, "%r", event)
+        if self._listener is not None:
+            try:
+                self._listener(event)
+            except Exception as error:  # noqa: BLE001 - whatever the application's callable raises
+                self._log(type(error), logging.ERROR, "on_event raised %s", type(error).__name__, exc_info=True)
+
+    def _log(self, kind: type, level: int, message: str, detail: object, *, exc_info: bool = False) -> None:
+        now = self._clock()
+        if not _logger.isEnabledFor(level):
+            return
+        if now < self._silent_until.get(kind, 0):
+            self._left_out[kind] = self._left_out.get(kind, 0) + 1
+            return
+        self._silent_until[kind] = now + LOG_INTERVAL
+        if left_out := self._left_out.pop(kind, 0):
+            message += f" (and {left_out} more since the last such record)"
+        _logger.log(level, message, detail, exc_info=exc_info)

@@ -1,0 +1,258 @@
+"""`SessionManager`: what becomes of a request's session. Knows headers, keys and time, and nothing of ASGI."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Generic, TypedDict, TypeVar
+
+from msgspec.structs import replace
+
+from cookiesession import chunks, codec, cookies, envelope
+from cookiesession.codec import DECODING_ERRORS, ENCODING_ERRORS, MAX_ENCODED, Codec, DictCodec
+from cookiesession.cookies import Cookie
+from cookiesession.errors import ConfigurationError, InvalidToken, SessionTooLarge
+from cookiesession.events import Cleared, Event, LateWrite, Opened, Rejected, Reporter, Resealed, Sealed, TooLarge
+from cookiesession.keys import KeySource
+from cookiesession.payload import ID_LENGTH, LAST_SECOND, PERSISTENT, Payload, pack, unpack
+from cookiesession.session import Outcome, Session, SessionDict, State, unopened
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from cookiesession.keys import Key
+
+T = TypeVar("T")
+
+_logger = logging.getLogger("cookiesession")
+
+
+class Options(TypedDict, total=False):
+    """The keyword arguments of `SessionManager`, which `SessionMiddleware` passes on."""
+
+    cookie: Cookie
+    lifetime: timedelta
+    idle_timeout: timedelta | None
+    persistent: bool
+    compress: bool
+    on_event: Callable[[Event], object] | None
+    clock: Callable[[], float]
+    random: Callable[[int], bytes]
+
+
+class SessionManager(Generic[T]):
+    """Opens sessions from request headers and saves them as response headers, for any framework or none.
+
+    - `keys`: a `KeyRing`, or whatever else gives one.
+    - `cookie`: the cookie's name, attributes and limits.
+    - `lifetime`: how long a session lives from its creation, 1 second or more.
+    - `idle_timeout`: how long it lives unused. A session that is used is written again once half of it has passed.
+    - `persistent`: whether browsers keep new sessions when they close.
+    - `compress`: makes large sessions smaller. Leave it off where a session holds both a secret and text that somebody
+      else can choose: its length then tells about the secret.
+    - `on_event`: called with every `Event`, on the event loop; what it raises is logged.
+    - `clock` and `random`: seconds since the epoch, and that many random bytes. For tests.
+
+    Raises `ConfigurationError` for options that cannot work.
+
+    >>> import asyncio
+    >>> from cookiesession import Key, KeyRing
+    >>> manager = SessionManager(KeyRing(Key.generate()))
+    >>> session = manager.session(headers=[])
+    >>> session.data["name"] = "Ada"
+    >>> [(name, line)] = asyncio.run(manager.save(session))
+    >>> later = manager.session([(b"cookie", line)])
+    >>> later.data["name"]
+    'Ada'
+    """
+
+    _codec: Codec[T]
+
+    def __init__(
+        self: SessionManager[dict[str, Any]],
+        keys: KeySource,
+        *,
+        cookie: Cookie = Cookie(),
+        lifetime: timedelta = timedelta(days=14),
+        idle_timeout: timedelta | None = None,
+        persistent: bool = True,
+        compress: bool = False,
+        on_event: Callable[[Event], object] | None = None,
+        clock: Callable[[], float] = time.time,
+        random: Callable[[int], bytes] = os.urandom,
+    ) -> None:
+        if not isinstance(keys, KeySource):
+            raise ConfigurationError("keys is a KeyRing: KeyRing.from_env(name), KeyRing.parse(text) or KeyRing(key)")
+        self.cookie = cookie
+        self.reporter = Reporter(on_event, clock)
+        self._keys = keys
+        self._clock = clock
+        self._random = random
+        self._lifetime = _seconds("lifetime", lifetime)
+        self._idle_timeout = 0 if idle_timeout is None else _seconds("idle_timeout", idle_timeout)
+        self._persistent = persistent
+        self._compress = compress
+        self._codec = DictCodec()
+        self._empty = self._codec.encode(self._codec.default())
+        self._names = chunks.names(cookie.full_name)
+        self._scanner = cookies.scanner(cookie.full_name)
+        self._capacity = chunks.capacity(cookie.room, cookie.max_chunks)
+        self._binding = envelope.bind("cookie", cookie.full_name)
+        self._warned_of_chunks = False
+
+    def session(self, headers: Iterable[tuple[bytes, bytes]]) -> Session[T]:
+        """The session of a request with these headers: names in lower case and values, as ASGI has them.
+
+        Costs nothing before the session is touched, and never raises for what a client sent.
+        """
+        return Session.of(self.handle(headers))
+
+    def handle(self, headers: Iterable[tuple[bytes, bytes]]) -> SessionDict:
+        """The same as a handler gets it: the dict of the data."""
+        return unopened(State(self, headers))  # type: ignore[arg-type]  # without a model T is a dict
+
+    async def save(self, session: Session[T]) -> list[tuple[bytes, bytes]]:
+        """The `set-cookie` headers for the response; none where nothing has to be written.
+
+        Call it once the handler is done and before the response starts. Where the session was touched at all, the
+        response also needs `Vary: Cookie`, and with these headers `Cache-Control: no-store`. Raises `SessionTooLarge`
+        and `UnencodableData`; the client then keeps what it has.
+        """
+        state = session._state
+        return self.commit(state, session.data) if state.opened else []
+
+    def commit(self, state: State[T], data: T) -> list[tuple[bytes, bytes]]:
+        """What `save()` gives for an opened session."""
+        try:
+            encoded = self._codec.encode(data)
+        except ENCODING_ERRORS as error:
+            # "from None": a UnicodeEncodeError carries the value.
+            raise codec.unencodable(self._codec, data, error) from None
+        outcome = state.outcome(encoded, self._empty)
+        if outcome is Outcome.UNCHANGED:
+            return []
+        if outcome is Outcome.CLEAR:
+            return self._delete(state, encoded)
+        return self._write(state, encoded, data)
+
+    def report_late_write(self, state: State[T], data: T) -> None:
+        """Reports a change of an opened session that came after `save()`, when the headers had left."""
+        try:
+            late = state.changed(self._codec.encode(data))
+        except ENCODING_ERRORS:
+            late = True
+        if late:
+            self.reporter.report(LateWrite())
+
+    # What a session asks of its owner.
+
+    def open(self, state: State[T]) -> T:
+        """The data of the request's session, or of a fresh one; fills in the rest of `state`."""
+        now = int(self._clock())
+        ring = self._keys.current(now)
+        found = cookies.read(state.headers, self._scanner)
+        state.brought, candidates = chunks.gather(found, self.cookie.max_chunks)
+        for parts in candidates:
+            try:
+                token = chunks.join(parts)
+                plaintext, key = envelope.open(token, ring, self._binding, now=now)
+                payload = unpack(plaintext, now)
+                data = self._codec.decode(payload.data)
+            except InvalidToken as invalid:
+                self.reporter.report(Rejected(reason=invalid.reason))
+            except DECODING_ERRORS:
+                self.reporter.report(Rejected(reason="undecodable"))
+            else:
+                rotated = key is not ring.primary
+                state.settle(payload, state.brought, key)
+                state.due = payload.idle_timeout != 0 and 2 * (now - payload.renewed_at) > payload.idle_timeout
+                state.overdue = state.due or rotated
+                state.is_new = False
+                if self.reporter.debugging:
+                    opened = Opened(key_id=key.id, primary=not rotated, size=len(token), chunks=len(parts))
+                    self.reporter.report(opened)
+                return data
+        return self.begin(state)
+
+    def begin(self, state: State[T]) -> T:
+        """The data of a fresh session; makes `state` that of one."""
+        flags = PERSISTENT if self._persistent else 0
+        state.settle(self.renewed(Payload(flags, 0, 0, 0, 0, b"", None, self._empty)), state.brought, None)
+        state.overdue = bool(state.brought)
+        state.is_new = True
+        return self._codec.default()
+
+    def renewed(self, payload: Payload) -> Payload:
+        """`payload` with a new id and the times of a session that begins now."""
+        now = int(self._clock())
+        times = (now, now, min(now + self._lifetime, LAST_SECOND), self._idle_timeout)
+        return Payload(payload.flags, *times, self._random(ID_LENGTH), payload.subject, payload.data)
+
+    def expiry(self, lifetime: timedelta) -> int:
+        """The second at which what lives from now for `lifetime` ends. Raises `ConfigurationError`."""
+        return min(int(self._clock()) + _seconds("lifetime", lifetime), LAST_SECOND)
+
+    def _write(self, state: State[T], encoded: bytes, data: T) -> list[tuple[bytes, bytes]]:
+        now = int(self._clock())
+        key = self._keys.current(now).primary
+        payload, old_key = state.payload, state.key
+        if used := state.due or state.changed(encoded):
+            renewed_at = max(now, payload.created_at)
+            payload = replace(payload, data=encoded, renewed_at=renewed_at, idle_timeout=self._idle_timeout)
+        # else it only changes its key, and keeps its times: rotation extends nothing
+        token = self._seal(payload, data, key, now)
+        values = chunks.split(token, self.cookie.room)
+        if len(values) > 1:
+            self._warn_of_chunks()
+        age = max(payload.ends_at() - now, 1) if payload.flags & PERSISTENT else None
+        lines = zip(self._names, values, strict=False)
+        headers = [(b"set-cookie", self.cookie.line(name, value, age)) for name, value in lines]
+        headers += [self._deletion(index) for index in state.brought if index >= len(values)]
+        state.settle(payload, range(len(values)), key)
+        if self.reporter.debugging:
+            self.reporter.report(_sealed(key, None if used else old_key, len(token), len(values)))
+        return headers
+
+    def _seal(self, payload: Payload, data: T, key: Key, now: int) -> bytes:
+        if self._compress and len(payload.data) > MAX_ENCODED:
+            raise self._too_large(len(payload.data), MAX_ENCODED, data)
+        token = envelope.seal(pack(payload, compress=self._compress), key, self._binding, now=now)
+        if len(token) > self._capacity:
+            raise self._too_large(len(token), self._capacity, data)
+        return token
+
+    def _too_large(self, size: int, limit: int, data: T) -> SessionTooLarge:
+        self.reporter.report(TooLarge(size=size, limit=limit))
+        return SessionTooLarge(size, limit, codec.largest_entries(self._codec, data))
+
+    def _delete(self, state: State[T], encoded: bytes) -> list[tuple[bytes, bytes]]:
+        headers = [self._deletion(index) for index in state.brought]
+        state.settle(replace(state.payload, data=encoded), (), None)
+        if headers:
+            self.reporter.report(Cleared())
+        return headers
+
+    def _deletion(self, index: int) -> tuple[bytes, bytes]:
+        return b"set-cookie", self.cookie.line(self._names[index], b"", max_age=0)
+
+    def _warn_of_chunks(self) -> None:
+        if not self._warned_of_chunks:
+            self._warned_of_chunks = True
+            _logger.warning(
+                "a session takes more than one cookie: a proxy in front must take response headers of over 4 KB "
+                "(nginx: proxy_buffer_size 16k; its default answers 502)"
+            )
+
+
+def _sealed(key: Key, resealed_from: Key | None, size: int, count: int) -> Sealed | Resealed:
+    if resealed_from is None:
+        return Sealed(key_id=key.id, size=size, chunks=count)
+    return Resealed(key_id=key.id, old_key_id=resealed_from.id, size=size, chunks=count)
+
+
+def _seconds(option: str, value: timedelta) -> int:
+    if not isinstance(value, timedelta) or not timedelta(seconds=1) <= value <= timedelta(days=36500):
+        raise ConfigurationError(f"{option} is a timedelta of at least one second and at most a century")
+    return int(value.total_seconds())

@@ -1,0 +1,118 @@
+"""The ASGI adapter: puts the session into the scope, and what the manager says of it into the response's headers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from cookiesession.errors import ConfigurationError
+from cookiesession.events import PublicResponse
+from cookiesession.manager import Options, SessionManager
+from cookiesession.session import Session, SessionDict
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+    from typing import Unpack
+
+    from starlette.requests import HTTPConnection
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    from cookiesession.keys import KeySource
+
+_CONNECTIONS: Final = frozenset({"http", "websocket"})
+_SERVER_ERROR: Final = 500  # the first status of one, and of all after which nothing is saved
+_STARTS: Final = frozenset({"http.response.start", "websocket.accept", "websocket.http.response.start"})
+
+
+class SessionMiddleware:
+    """Gives every request a session: `request.session`, or `scope["session"]`.
+
+    Takes a `SessionManager`, or the keyword arguments of one. `scope_key` is the entry of the scope that holds the
+    session; two sessions in one application need two names, and two cookies.
+
+    The session is saved when the response starts (for a websocket, when it is accepted) with a status below 500. A
+    handler that raises therefore saves nothing.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        manager: SessionManager[Any] | None = None,
+        *,
+        scope_key: str = "session",
+        keys: KeySource | None = None,
+        **options: Unpack[Options],
+    ) -> None:
+        if manager is None and keys is not None:
+            manager = SessionManager(keys, **options)
+        elif manager is None or keys is not None or options:
+            raise ConfigurationError(
+                "SessionMiddleware takes either a manager, or keys=... and the other options of one"
+            )
+        self.app = app
+        self.manager: SessionManager[Any] = manager
+        self.scope_key = scope_key
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The ASGI application."""
+        outer = scope.get(self.scope_key)
+        if scope["type"] not in _CONNECTIONS or (outer is not None and self._is_served_by(outer)):
+            await self.app(scope, receive, send)
+            return
+        handle = scope[self.scope_key] = self.manager.handle(scope["headers"])
+        state = handle._state
+        fixed = False  # the outcome; by the start of a response that is not a server error
+
+        def send_with_session(message: Message) -> Awaitable[None]:
+            nonlocal fixed
+            if not fixed and message["type"] in _STARTS:
+                ended_well = message.get("status", 200) < _SERVER_ERROR
+                if state.opened:
+                    message = self._with_session(message, self.manager.commit(state, handle) if ended_well else [])
+                fixed = ended_well
+            return send(message)
+
+        await self.app(scope, receive, send_with_session)
+        if outer is not None:
+            scope[self.scope_key] = outer
+        if fixed and state.opened:
+            self.manager.report_late_write(state, handle)
+
+    def _with_session(self, message: Message, cookies: list[tuple[bytes, bytes]]) -> Message:
+        headers = list(message.get("headers", ()))
+        present = dict(headers)
+        if b"vary" not in present:
+            headers.append((b"vary", b"Cookie"))
+        elif not _varies_by_cookie(headers):
+            headers = [(name, value + b", Cookie" if name == b"vary" else value) for name, value in headers]
+        if cookies:
+            if b"cache-control" not in present:
+                headers.append((b"cache-control", b"no-store"))
+            elif b"public" in present[b"cache-control"].lower():
+                self.manager.reporter.report(PublicResponse())
+            headers += cookies
+        return {**message, "headers": headers}
+
+    def _is_served_by(self, outer: object) -> bool:
+        # Installed twice, say by a mounted application: the outer one reads and writes this cookie already.
+        if not isinstance(outer, SessionDict | Session):
+            return False
+        owner = outer._state.owner
+        return isinstance(owner, SessionManager) and owner.cookie.full_name == self.manager.cookie.full_name
+
+
+def get_session(connection: HTTPConnection, scope_key: str = "session") -> Session[Any]:
+    """The `Session` of a request or websocket: data, identity, lifetime and verbs, whether or not there is a model.
+
+    Raises `ConfigurationError` where no `SessionMiddleware` has put one.
+    """
+    handle = connection.scope.get(scope_key)
+    if not isinstance(handle, SessionDict | Session):
+        raise ConfigurationError(
+            f"there is no session in scope[{scope_key!r}]; add SessionMiddleware to the application"
+        )
+    return Session.of(handle)
+
+
+def _varies_by_cookie(headers: list[tuple[bytes, bytes]]) -> bool:
+    fields = b",".join(value for name, value in headers if name == b"vary").lower().split(b",")
+    return not {b"cookie", b"*"}.isdisjoint(field.strip() for field in fields)

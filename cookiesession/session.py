@@ -1,0 +1,302 @@
+"""The session as a handler sees it: `Session[T]`, the dict that stands for it without a model, and its outcome."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from enum import Enum, auto
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
+
+from msgspec.structs import replace
+
+from cookiesession.payload import PERSISTENT, Payload
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from datetime import timedelta
+
+    from cookiesession.keys import Key
+
+T = TypeVar("T")
+
+
+class Outcome(Enum):
+    """What a response does about its session."""
+
+    UNCHANGED = auto()
+    """Nothing is written."""
+    WRITE = auto()
+    """The session is sealed and sent."""
+    RENEW = auto()
+    """The same, under a new id."""
+    CLEAR = auto()
+    """The cookies are deleted."""
+
+
+class Owner(Protocol[T]):
+    """What a session asks of its manager."""
+
+    def open(self, state: State[T]) -> T:
+        """The data of the request's session, or of a fresh one; fills in the rest of `state`."""
+
+    def begin(self, state: State[T]) -> T:
+        """The data of a fresh session; makes `state` that of one."""
+
+    def renewed(self, payload: Payload) -> Payload:
+        """`payload` with a new id and the times of a session that begins now."""
+
+    def expiry(self, lifetime: timedelta) -> int:
+        """The second at which what lives from now for `lifetime` ends. Raises `ConfigurationError`."""
+
+
+class State(Generic[T]):
+    """What one request knows of its session besides the data."""
+
+    __slots__ = (
+        "brought",
+        "due",
+        "headers",
+        "is_new",
+        "kept",
+        "key",
+        "opened",
+        "overdue",
+        "owner",
+        "payload",
+        "renewed",
+    )
+
+    payload: Payload  # as the session is now, but for its data
+    kept: Payload  # as the client has it, with its data
+    brought: Sequence[int]  # the chunks that the client has
+    key: Key | None  # the one that they are sealed under
+    is_new: bool
+    renewed: bool  # by renew()
+    due: bool  # half of the idle timeout has passed
+    overdue: bool  # to be written or deleted even if nothing changes
+
+    def __init__(self, owner: Owner[T], headers: Iterable[tuple[bytes, bytes]]) -> None:
+        self.owner = owner
+        self.headers = headers
+        self.opened = False
+
+    def changed(self, encoded: bytes) -> bool:
+        """Whether the session, its data now `encoded`, is not what the client has."""
+        return encoded != self.kept.data or self.payload is not self.kept
+
+    def outcome(self, encoded: bytes, empty: bytes) -> Outcome:
+        """What the response does now that the data is `encoded`. Of `empty` data and no subject nothing is kept."""
+        if encoded == self.kept.data and self.payload is self.kept and not self.overdue:
+            return Outcome.UNCHANGED
+        if encoded == empty and self.payload.subject is None:
+            return Outcome.CLEAR
+        return Outcome.RENEW if self.renewed else Outcome.WRITE
+
+    def settle(self, payload: Payload, brought: Sequence[int], key: Key | None) -> None:
+        """Takes note of what the client has from now on."""
+        self.payload = self.kept = payload
+        self.brought = brought
+        self.key = key
+        self.renewed = self.due = self.overdue = False
+        self.opened = True
+
+
+class SessionDict(dict[str, Any]):
+    """The data of a session without a model: a dict that JSON encoders, copies and third-party code take as one.
+
+    Copies and pickles are plain dicts. The `repr` shows no value.
+    """
+
+    __slots__ = ("_state",)
+
+    _state: State[dict[str, Any]]
+
+    def mark_accessed(self) -> None:
+        """Opens the session: Starlette calls this for `request.session`."""
+
+    def mark_modified(self) -> None:
+        """Nothing: what changed is found by comparing. Here for code written against Starlette's own session."""
+
+    def __repr__(self) -> str:
+        return f"<SessionDict of {len(self)}>" if self._state.opened else "<SessionDict, unopened>"
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[dict[str, Any]]]:
+        return dict, (dict(self),)
+
+
+class UnopenedDict(SessionDict):
+    """A `SessionDict` until its first touch, which fills it and makes it one."""
+
+    __slots__ = ()
+
+    def mark_accessed(self) -> None:
+        """Opens the session."""
+        data = self._state.owner.open(self._state)
+        self.__class__ = SessionDict  # type: ignore[assignment]  # to a class of the same layout
+        dict.clear(self)
+        dict.update(self, data)
+
+
+# C code may ask a dict's size before it calls any method: json takes 0 for "{}". With this entry it goes on to ask for
+# the items, and what reads past every method (orjson, msgspec) fails rather than see no data.
+_PLACEHOLDER: Final[Any] = {object(): None}
+
+
+def unopened(state: State[dict[str, Any]]) -> SessionDict:
+    """The dict that will hold the data of `state`."""
+    data = UnopenedDict(_PLACEHOLDER)
+    data._state = state
+    return data
+
+
+def _opening(name: str) -> Callable[..., Any]:
+    method = getattr(SessionDict, name)
+
+    def touch(self: UnopenedDict, *args: Any, **kwargs: Any) -> Any:
+        self.mark_accessed()
+        return method(self, *args, **kwargs)
+
+    return touch
+
+
+for _name in (
+    *("__contains__", "__delitem__", "__eq__", "__getitem__", "__ior__", "__iter__", "__len__", "__ne__", "__or__"),
+    *(
+        "__reduce__",
+        "__reversed__",
+        "__ror__",
+        "__setitem__",
+        "clear",
+        "copy",
+        "get",
+        "items",
+        "keys",
+        "pop",
+        "popitem",
+    ),
+    *("setdefault", "update", "values"),
+):
+    setattr(UnopenedDict, _name, _opening(_name))
+
+
+class Session(Generic[T]):
+    """A visitor's data with its identity and lifetime. Nothing is read from the request before the first touch.
+
+    Changes are found by comparing encoded bytes when the response starts, nested ones too.
+    """
+
+    __slots__ = ("_data", "_state")
+
+    def __init__(self, state: State[T], data: T | None = None) -> None:
+        self._state = state
+        self._data = data
+
+    @classmethod
+    def of(cls, handle: SessionDict | Session[T]) -> Session[T]:
+        """The session behind what a request's scope holds: itself, or without a model its dict."""
+        if isinstance(handle, Session):
+            return handle
+        session: Session[Any] = Session(handle._state, handle)
+        return session
+
+    @property
+    def data(self) -> T:
+        """The data. Assign to replace all of it."""
+        self._open()
+        return self._data  # type: ignore[return-value]  # an opened session has data
+
+    @data.setter
+    def data(self, value: T) -> None:
+        self._open()
+        if not isinstance(self._data, SessionDict):
+            self._data = value
+            return
+        if not isinstance(value, Mapping):
+            raise TypeError(f"session.data is a dict, not {type(value).__name__}")
+        replacement = dict(value)
+        self._data.clear()
+        self._data.update(replacement)
+
+    @property
+    def id(self) -> str:
+        """The session's identity: 128 random bits as 32 hexadecimal digits, only ever made here. Do not log it."""
+        return self._open().payload.id.hex()
+
+    @property
+    def subject(self) -> str | None:
+        """Whose session it is, such as a user's id. None until you say so."""
+        return self._open().payload.subject
+
+    @subject.setter
+    def subject(self, value: str | None) -> None:
+        if not isinstance(value, str | None):
+            raise TypeError(f"session.subject is a str or None, not {type(value).__name__}")
+        if value != self.subject:
+            self._replace(subject=value)
+
+    @property
+    def is_new(self) -> bool:
+        """Whether the session began with this request."""
+        return self._open().is_new
+
+    @property
+    def created_at(self) -> datetime:
+        """When the session began, in UTC and whole seconds."""
+        return datetime.fromtimestamp(self._open().payload.created_at, UTC)
+
+    @property
+    def expires_at(self) -> datetime:
+        """When the session ends at the latest, in UTC and whole seconds."""
+        return datetime.fromtimestamp(self._open().payload.expires_at, UTC)
+
+    @property
+    def persistent(self) -> bool:
+        """Whether the browser keeps the session when it closes. Assign to decide."""
+        return bool(self._open().payload.flags & PERSISTENT)
+
+    @persistent.setter
+    def persistent(self, value: bool) -> None:
+        if value != self.persistent:
+            self._replace(flags=self._state.payload.flags ^ PERSISTENT)
+
+    def renew(self) -> None:
+        """Gives the session a new id and a whole new lifetime; the data stays. Call it at each change of privilege."""
+        state = self._open()
+        state.payload = state.owner.renewed(state.payload)
+        state.renewed = True
+
+    def clear(self) -> None:
+        """Ends the session. What is stored after it belongs to a new one.
+
+        In a cookie, a copy of the old session that somebody kept still opens until it expires: see SECURITY.md.
+        """
+        state = self._open()
+        fresh = state.owner.begin(state)
+        if isinstance(self._data, SessionDict):
+            self._data.clear()
+        else:
+            self._data = fresh
+
+    def expire_after(self, lifetime: timedelta) -> None:
+        """Ends this session `lifetime` from now, whatever the manager's lifetime. Raises `ConfigurationError`."""
+        self._replace(expires_at=self._open().owner.expiry(lifetime))
+
+    def mark_accessed(self) -> None:
+        """Opens the session: Starlette calls this for `request.session`."""
+        self._open()
+
+    def __repr__(self) -> str:
+        return f"<Session, {'opened' if self._state.opened else 'unopened'}>"
+
+    def _open(self) -> State[T]:
+        state = self._state
+        if not state.opened:
+            if isinstance(self._data, SessionDict):
+                self._data.mark_accessed()
+            else:
+                self._data = state.owner.open(state)
+        return state
+
+    def _replace(self, **changes: Any) -> None:
+        state = self._open()
+        state.payload = replace(state.payload, **changes)
