@@ -44,9 +44,11 @@ class AEAD(Protocol):
 
     def seal(self, plaintext: bytes, associated_data: bytes, *, now: int) -> bytes:
         """The nonce and the ciphertext of `plaintext`, bound to `associated_data`."""
+        ...
 
     def open(self, sealed: bytes, associated_data: bytes, *, now: int) -> bytes:
         """The plaintext. Raises `InvalidToken` unless `sealed` was made by `seal()` with the same associated data."""
+        ...
 
 
 def create(algorithm: Algorithm, secret: bytes, name: str) -> AEAD:

@@ -33,12 +33,15 @@ class Codec(Protocol[T]):
 
     def default(self) -> T:
         """The data of a new session."""
+        ...
 
     def encode(self, data: T, /) -> bytes:
         """The bytes of `data`. Raises one of `ENCODING_ERRORS`."""
+        ...
 
     def decode(self, encoded: bytes, /) -> T:
         """The data of `encoded`, whatever the bytes are, or one of `DECODING_ERRORS`."""
+        ...
 
 
 class DictCodec:

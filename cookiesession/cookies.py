@@ -38,7 +38,9 @@ class Cookie:
 
     `Secure` with `path="/"` and no domain gives the name the prefix `__Host-`, `Secure` alone `__Secure-`: browsers
     then take the cookie only from this host, or only over TLS. `prefix=""` opts out. A session may take up to
-    `max_chunks` cookies (1 to 9) of 3,800 bytes each. Raises `ConfigurationError` for what browsers would refuse or ignore.
+    `max_chunks` cookies (1 to 9) of 3,800 bytes each.
+
+    Raises `ConfigurationError` for what browsers would refuse or ignore.
     """
 
     name: str = "session"

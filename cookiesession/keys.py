@@ -143,6 +143,7 @@ class KeySource(Protocol):
         Called once for every session opened or sealed, on the event loop: it must not block. An exception is the
         operator's and becomes a 500.
         """
+        ...
 
 
 def _require_strong(secret: bytes) -> None:

@@ -38,15 +38,19 @@ class Owner(Protocol[T]):
 
     def open(self, state: State[T]) -> T:
         """The data of the request's session, or of a fresh one; fills in the rest of `state`."""
+        ...
 
     def begin(self, state: State[T]) -> T:
         """The data of a fresh session; makes `state` that of one."""
+        ...
 
     def renewed(self, payload: Payload) -> Payload:
         """`payload` with a new id and the times of a session that begins now."""
+        ...
 
     def expiry(self, lifetime: timedelta) -> int:
         """The second at which what lives from now for `lifetime` ends. Raises `ConfigurationError`."""
+        ...
 
 
 class State(Generic[T]):
