@@ -48,8 +48,8 @@ def gather(
 
     Each candidate is the values of one session's chunks, a missing one empty: at most `TRIES`, first come first.
     """
-    if len(cookies) == 1 and not cookies[0][0]:
-        return (0,), ((cookies[0][1].rstrip(_BLANK),),)  # one cookie, as on nearly every request
+    if len(cookies) == 1 and not cookies[0][0] and cookies[0][1][1:2] != b".":
+        return (0,), ((cookies[0][1].rstrip(_BLANK),),)  # one whole token, as on nearly every request
     found: dict[int, list[bytes]] = {}
     for suffix, value in cookies:
         index = _INDEXES.get(suffix.rstrip(_BLANK))
