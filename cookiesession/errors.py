@@ -37,9 +37,9 @@ class ConfigurationError(CookieSessionError, ValueError):
 class SessionTooLarge(CookieSessionError):
     """The caller's, at save: the session does not fit into its cookies.
 
-    `size` and `limit` are bytes of cookie text, or of encoded data where that is already too large to compress;
-    `largest` names the largest top-level entries, with the bytes that each takes when encoded. Nothing has been sent,
-    and the browser keeps the session it had.
+    `size` and `limit` are bytes of cookie text (with compression, of data where that is over 256 KB); `largest` names
+    the largest top-level entries, with the bytes that each takes when encoded. Nothing has been sent, and the browser
+    keeps the session it had.
     """
 
     def __init__(self, size: int, limit: int, largest: Sequence[tuple[str, int]] = ()) -> None:
@@ -48,7 +48,7 @@ class SessionTooLarge(CookieSessionError):
         self.largest = tuple(largest)
         entries = ", ".join(f"{name} ({length} bytes)" for name, length in self.largest)
         super().__init__(
-            f"the session takes {size} bytes and {limit} fit"
+            f"the session takes {size} bytes of cookie text and {limit} fit"
             + (f"; its largest entries are {entries}" if entries else "")
             + "; store less, or raise Cookie(max_chunks=...)"
         )

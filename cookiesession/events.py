@@ -51,7 +51,7 @@ class Resealed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cleared:
-    """A session ended, or a cookie that held none was deleted."""
+    """A session ended, and its cookies were deleted."""
 
     level: ClassVar[int] = logging.DEBUG
 

@@ -174,12 +174,13 @@ class SessionManager(Generic[T]):
                     opened = Opened(key_id=key.id, primary=not rotated, size=len(token), chunks=len(parts))
                     self.reporter.report(opened)
                 return data
+        state.key = None
         return self.begin(state)
 
     def begin(self, state: State[T]) -> T:
         """The data of a fresh session; makes `state` that of one."""
         flags = PERSISTENT if self._persistent else 0
-        state.settle(self.renewed(Payload(flags, 0, 0, 0, 0, b"", None, self._empty)), state.brought, None)
+        state.settle(self.renewed(Payload(flags, 0, 0, 0, 0, b"", None, self._empty)), state.brought, state.key)
         state.overdue = bool(state.brought)
         state.is_new = True
         return self._codec.default()
@@ -229,9 +230,9 @@ class SessionManager(Generic[T]):
 
     def _delete(self, state: State[T], encoded: bytes) -> list[tuple[bytes, bytes]]:
         headers = [self._deletion(index) for index in state.brought]
-        state.settle(replace(state.payload, data=encoded), (), None)
-        if headers:
+        if state.key is not None:
             self.reporter.report(Cleared())
+        state.settle(replace(state.payload, data=encoded), (), None)
         return headers
 
     def _deletion(self, index: int) -> tuple[bytes, bytes]:

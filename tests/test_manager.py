@@ -415,8 +415,8 @@ def test_a_bad_cookie_gives_a_fresh_session_an_event_and_a_deletion(value: bytes
 
     assert {} == session.data
     assert session.is_new
-    assert [Rejected(reason=reason)] == site.events  # type: ignore[arg-type]  # a literal
     assert [NAME + b"=; Path=/; Secure; HttpOnly; SameSite=Lax; Max-Age=0"] == site.save(session)
+    assert [Rejected(reason=reason)] == site.events  # type: ignore[arg-type]  # a literal
 
 
 @given(st.binary(max_size=300))
