@@ -98,6 +98,7 @@ class SessionManager(Generic[T]):
         self._empty = self._codec.encode(self._codec.default())
         self._names = chunks.names(cookie.full_name)
         self._scanner = cookies.scanner(cookie.full_name)
+        self._room = cookie.room
         self._capacity = chunks.capacity(cookie.room, cookie.max_chunks)
         self._binding = envelope.bind("cookie", cookie.full_name)
         self._warned_of_chunks = False
@@ -130,10 +131,9 @@ class SessionManager(Generic[T]):
         except ENCODING_ERRORS as error:
             # "from None": a UnicodeEncodeError carries the value.
             raise codec.unencodable(self._codec, data, error) from None
-        outcome = state.outcome(encoded, self._empty)
-        if outcome is Outcome.UNCHANGED:
+        if not state.overdue and not state.changed(encoded):
             return []
-        if outcome is Outcome.CLEAR:
+        if state.outcome(empty=encoded == self._empty) is Outcome.CLEAR:
             return self._delete(state, encoded)
         return self._write(state, encoded, data)
 
@@ -203,26 +203,25 @@ class SessionManager(Generic[T]):
             renewed_at = max(now, payload.created_at)
             payload = replace(payload, data=encoded, renewed_at=renewed_at, idle_timeout=self._idle_timeout)
         # else it only changes its key, and keeps its times: rotation extends nothing
-        token = self._seal(payload, data, key, now)
-        values = chunks.split(token, self.cookie.room)
-        if len(values) > 1:
-            self._warn_of_chunks()
-        age = max(payload.ends_at() - now, 1) if payload.flags & PERSISTENT else None
-        lines = zip(self._names, values, strict=False)
-        headers = [(b"set-cookie", self.cookie.line(name, value, age)) for name, value in lines]
-        headers += [self._deletion(index) for index in state.brought if index >= len(values)]
-        state.settle(payload, range(len(values)), key)
-        if self.reporter.debugging:
-            self.reporter.report(_sealed(key, None if used else old_key, len(token), len(values)))
-        return headers
-
-    def _seal(self, payload: Payload, data: T, key: Key, now: int) -> bytes:
-        if self._compress and len(payload.data) > MAX_ENCODED:
-            raise self._too_large(len(payload.data), MAX_ENCODED, data)
+        if self._compress and len(encoded) > MAX_ENCODED:
+            raise self._too_large(len(encoded), MAX_ENCODED, data)
         token = envelope.seal(pack(payload, compress=self._compress), key, self._binding, now=now)
         if len(token) > self._capacity:
             raise self._too_large(len(token), self._capacity, data)
-        return token
+        age = max(payload.ends_at() - now, 1) if payload.flags & PERSISTENT else None
+        if len(token) <= self._room:
+            headers = [(b"set-cookie", self.cookie.line(self._names[0], token, age))]
+        else:
+            self._warn_of_chunks()
+            lines = zip(self._names, chunks.split(token, self._room), strict=False)
+            headers = [(b"set-cookie", self.cookie.line(name, value, age)) for name, value in lines]
+        count = len(headers)
+        if state.brought and max(state.brought) >= count:
+            headers += [self._deletion(index) for index in state.brought if index >= count]
+        state.settle(payload, range(count), key)
+        if self.reporter.debugging:
+            self.reporter.report(_sealed(key, None if used else old_key, len(token), count))
+        return headers
 
     def _too_large(self, size: int, limit: int, data: T) -> SessionTooLarge:
         self.reporter.report(TooLarge(size=size, limit=limit))

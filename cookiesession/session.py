@@ -21,10 +21,8 @@ T = TypeVar("T")
 
 
 class Outcome(Enum):
-    """What a response does about its session."""
+    """What a response does about its session, unless that is unchanged: then nothing is written."""
 
-    UNCHANGED = auto()
-    """Nothing is written."""
     WRITE = auto()
     """The session is sealed and sent."""
     RENEW = auto()
@@ -88,11 +86,9 @@ class State(Generic[T]):
         """Whether the session, its data now `encoded`, is not what the client has."""
         return encoded != self.kept.data or self.payload is not self.kept
 
-    def outcome(self, encoded: bytes, empty: bytes) -> Outcome:
-        """What the response does now that the data is `encoded`. Of `empty` data and no subject nothing is kept."""
-        if encoded == self.kept.data and self.payload is self.kept and not self.overdue:
-            return Outcome.UNCHANGED
-        if encoded == empty and self.payload.subject is None:
+    def outcome(self, *, empty: bool) -> Outcome:
+        """What the response does about a session that is changed or overdue. `empty` and nobody's, it is not kept."""
+        if empty and self.payload.subject is None:
             return Outcome.CLEAR
         return Outcome.RENEW if self.renewed else Outcome.WRITE
 
