@@ -29,7 +29,7 @@ bench: $(READY)  ## the benchmarks, side by side with Starlette's own sessions
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
-	$(BIN)/python -m pip install --quiet --editable ".[demo]" --group dev
+	$(BIN)/python -m pip install --quiet --editable ".[demo,fastapi]" --group dev
 	touch $(READY)
 
 clean:

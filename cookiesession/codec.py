@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol, TypeVar
 
 import msgspec
@@ -10,7 +11,7 @@ import msgspec
 from cookiesession.errors import InvalidToken, UnencodableData
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
 MAX_ENCODED: Final = 256 * 1024
 """Bytes of encoded data that a compressed session may hold, on the way in and on the way out."""
@@ -29,7 +30,7 @@ T = TypeVar("T")
 
 
 class Codec(Protocol[T]):
-    """How the data of a session becomes bytes. Its equality is that of the bytes."""
+    """How the data of a session becomes bytes, and is validated when it comes back."""
 
     def default(self) -> T:
         """The data of a new session."""
@@ -40,7 +41,27 @@ class Codec(Protocol[T]):
         ...
 
     def decode(self, encoded: bytes, /) -> T:
-        """The data of `encoded`, whatever the bytes are, or one of `DECODING_ERRORS`."""
+        """The data of `encoded`, whatever the bytes are, or `InvalidToken`, or one of `DECODING_ERRORS`."""
+        ...
+
+    def require(self, data: object) -> None:
+        """Raises `TypeError` unless `data` is of the type that a session of this codec holds."""
+        ...
+
+    def same(self, encoded: bytes, kept: bytes) -> bool:
+        """Whether two encodings that differ hold the same data."""
+        ...
+
+    def verify(self, data: T, encoded: bytes) -> None:
+        """Raises `UnencodableData` unless `encoded`, which `data` gave, gives it again."""
+        ...
+
+    def entries(self, data: T) -> Iterable[tuple[str, Any]]:
+        """The names and values of the top-level entries of `data`."""
+        ...
+
+    def way(self, name: str) -> str:
+        """How a handler gets to the entry of this name."""
         ...
 
 
@@ -60,6 +81,38 @@ class DictCodec:
         """An empty dict."""
         return {}
 
+    def require(self, data: object) -> None:
+        """Raises `TypeError` unless `data` is a mapping."""
+        if not isinstance(data, Mapping):
+            raise TypeError(f"session.data is a dict, not {type(data).__name__}")
+
+    def same(self, encoded: bytes, kept: bytes) -> bool:
+        """Never: a dict and its encoding have one order."""
+        return False
+
+    def verify(self, data: dict[str, Any], encoded: bytes) -> None:
+        """Some of what can be encoded cannot be read back, such as a key that becomes a map."""
+        if self._can_decode(encoded):
+            return
+        blamed = [name for name, value in data.items() if not self._can_decode(self.encode({name: value}))]
+        where = self.way(blamed[0]) if blamed else "the session"
+        raise UnencodableData(f"{where} could not be read back: it holds what MessagePack does not")
+
+    def entries(self, data: dict[str, Any]) -> Iterable[tuple[str, Any]]:
+        """The items, by their keys."""
+        return data.items()
+
+    def way(self, name: object) -> str:
+        """`session[key]`. A key that is no text may hold values, and only its type is told."""
+        return f"session[{name!r}]" if isinstance(name, str | int) else f"session[a {type(name).__name__}]"
+
+    def _can_decode(self, encoded: bytes) -> bool:
+        try:
+            self.decode(encoded)
+        except DECODING_ERRORS:
+            return False
+        return True
+
 
 class _Extension(msgspec.Struct, omit_defaults=True):
     """The map before the data in an extended session. Later versions may add fields; an older one passes them over."""
@@ -75,8 +128,10 @@ def extend(encoded: bytes, subject: str) -> bytes:
     """`encoded` data together with its session's subject."""
     try:
         return _extended_encoder.encode((_Extension(subject), msgspec.Raw(encoded)))
-    except ENCODING_ERRORS as error:
-        raise UnencodableData(f"session.subject cannot be encoded: {_reason(error)}") from None
+    except UnicodeError:
+        pass
+    # Raised here, since a UnicodeEncodeError carries the text and would be this one's context.
+    raise UnencodableData("session.subject cannot be encoded: it is not valid Unicode")
 
 
 def reduce(extended: bytes) -> tuple[bytes, str | None]:
@@ -105,28 +160,42 @@ def decompress(compressed: bytes) -> bytes:
     return encoded
 
 
-def largest_entries(codec: Codec[Any], data: Any, most: int = 3) -> list[tuple[str, int]]:
-    """The names of the largest top-level entries of a dict, with the bytes each takes. Never a value."""
-    sizes = [(str(name), len(codec.encode({name: value}))) for name, value in _entries(data)]
+def encoder(hook: Callable[[Any], Any]) -> Callable[[Any], bytes]:
+    """What encodes plain data, and by way of `hook` what MessagePack cannot hold."""
+    return msgspec.msgpack.Encoder(enc_hook=hook).encode
+
+
+def decode_plain(encoded: bytes) -> Any:
+    """The plain data of `encoded`, without a model. Raises `InvalidToken`."""
+    try:
+        return _plain_decoder.decode(encoded)
+    except DECODING_ERRORS as error:
+        raise InvalidToken("undecodable") from error
+
+
+def largest_entries(codec: Codec[T], data: T, most: int = 3) -> list[tuple[str, int]]:
+    """The largest top-level entries of `data`, with the bytes each takes. Never a value."""
+    encode = codec.encode
+    sizes = [(str(name), len(encode(value))) for name, value in codec.entries(data)]
     return sorted(sizes, key=lambda entry: entry[1], reverse=True)[:most]
+
+
+def unencodable(codec: Codec[T], data: T, error: Exception) -> UnencodableData:
+    """The error for `data` that `codec` cannot encode, with the top-level entry that is to blame."""
+    encode: Callable[[Any], bytes] = codec.encode
+    for name, value in codec.entries(data):
+        try:
+            encode({name: value})
+        except ENCODING_ERRORS as found:
+            return UnencodableData(f"{codec.way(name)} cannot be encoded: {_reason(found)}")
+    return UnencodableData(f"the session cannot be encoded: {_reason(error)}")
 
 
 def _refuse_extension(code: int, data: memoryview) -> NoReturn:
     raise ValueError("an extension type is not ours")
 
 
-def unencodable(codec: Codec[Any], data: Any, error: Exception) -> UnencodableData:
-    """The error for `data` that `codec` cannot encode, with the top-level entry that is to blame."""
-    for name, value in _entries(data):
-        try:
-            codec.encode({name: value})
-        except ENCODING_ERRORS as found:
-            return UnencodableData(f"session[{name!r}] cannot be encoded: {_reason(found)}")
-    return UnencodableData(f"the session cannot be encoded: {_reason(error)}")
-
-
-def _entries(data: Any) -> Iterable[tuple[Any, Any]]:
-    return data.items() if isinstance(data, dict) else ()
+_plain_decoder: Final = msgspec.msgpack.Decoder(ext_hook=_refuse_extension)
 
 
 def _reason(error: Exception) -> str:

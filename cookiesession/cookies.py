@@ -27,8 +27,9 @@ MAX_CHUNKS: Final = 9
 # RFC 9110, section 5.6.2, less the dot before a final number: our chunks are named so.
 _TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _CHUNK_NAME: Final = re.compile(r".*\.[0-9]+")
-# RFC 6265, section 4.1.1: any character but controls and ";". Browsers ignore an attribute of over 1,024 bytes.
-_PATH: Final = re.compile(r"/[\x20-\x3A\x3C-\x7E]{0,1023}")
+# RFC 6265, section 4.1.1: any character but controls and ";", and a URL's path has no space. Browsers ignore an
+# attribute of over 1,024 bytes.
+_PATH: Final = re.compile(r"/[\x21-\x3A\x3C-\x7E]{0,1023}")
 _DOMAIN: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
 
 
@@ -41,6 +42,11 @@ class Cookie:
     `max_chunks` cookies (1 to 9) of 3,800 bytes each.
 
     Raises `ConfigurationError` for what browsers would refuse or ignore.
+
+    >>> Cookie(name="sid", samesite="strict").full_name
+    b'__Host-sid'
+    >>> Cookie(name="sid", domain="example.org").full_name
+    b'__Secure-sid'
     """
 
     name: str = "session"
@@ -60,7 +66,10 @@ class Cookie:
             not self.name.lower().startswith(("__host-", "__secure-")), "give the cookie's name without its prefix"
         )
         _require(not _CHUNK_NAME.fullmatch(self.name), "a cookie's name may not end in a dot and digits, as chunks do")
-        _require(_PATH.fullmatch(self.path), "a cookie's path starts with / and holds printable ASCII without ;")
+        _require(
+            _PATH.fullmatch(self.path),
+            "a cookie's path starts with / and holds printable ASCII but neither ; nor space",
+        )
         if self.domain is not None:
             _require(_DOMAIN.fullmatch(self.domain), "a cookie's domain is a host name without a leading dot, or None")
         _require(self.samesite in get_args(SameSite), "samesite is 'lax', 'strict' or 'none'")

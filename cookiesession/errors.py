@@ -22,16 +22,27 @@ Reason = Literal[
     "expired",  # authentic, but past its lifetime
     "idle",  # authentic, but unused for longer than its idle timeout
     "undecodable",  # authentic, but the data is not what the codec reads
+    "invalid",  # authentic, but the data is not what the model accepts, and `upgrade` made nothing of it
 ]
 """Why a token was refused."""
 
 
 class CookieSessionError(Exception):
-    """The root of every exception this library raises on purpose."""
+    """The root of every exception this library raises on purpose.
+
+    >>> issubclass(SessionTooLarge, CookieSessionError)
+    True
+    """
 
 
 class ConfigurationError(CookieSessionError, ValueError):
-    """The caller's, at start-up: an option or a key that cannot work. The message says how to mend it."""
+    """The caller's, at start-up: an option or a key that cannot work. The message says how to mend it.
+
+    >>> from cookiesession import KeyRing
+    >>> KeyRing.parse("secret")
+    Traceback (most recent call last):
+    cookiesession.errors.ConfigurationError: a key starts with 'csk1' ...; make one with: python -m cookiesession keygen
+    """
 
 
 class SessionTooLarge(CookieSessionError):
@@ -40,6 +51,10 @@ class SessionTooLarge(CookieSessionError):
     `size` and `limit` are bytes of cookie text (with compression, of data where that is over 256 KB); `largest` names
     the largest top-level entries, with the bytes that each takes when encoded. Nothing has been sent, and the browser
     keeps the session it had.
+
+    >>> raise SessionTooLarge(9000, 7438, [("cart", 6100)])
+    Traceback (most recent call last):
+    cookiesession.errors.SessionTooLarge: the session takes 9000 bytes of cookie text and 7438 fit; ...
     """
 
     def __init__(self, size: int, limit: int, largest: Sequence[tuple[str, int]] = ()) -> None:
@@ -59,15 +74,23 @@ class UnencodableData(CookieSessionError, TypeError):
 
     A `TypeError` too, as `json.dumps` raises under Starlette's own sessions. Nothing has been sent, and the browser
     keeps the session it had.
+
+    >>> issubclass(UnencodableData, TypeError)
+    True
     """
 
 
 class InvalidToken(CookieSessionError):
     """The client's: a token that is not a session. Opaque, and never leaves the manager.
 
-    `reason` goes to the `Rejected` event; the client sees a fresh session whatever it was.
+    `reason` goes to the `Rejected` event, with the `path` to the field that a model refused; the client sees a fresh
+    session whatever it was.
+
+    >>> InvalidToken("forged").reason
+    'forged'
     """
 
-    def __init__(self, reason: Reason) -> None:
+    def __init__(self, reason: Reason, path: str | None = None) -> None:
         self.reason: Reason = reason
+        self.path = path
         super().__init__(reason)

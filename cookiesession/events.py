@@ -58,10 +58,11 @@ class Cleared:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rejected:
-    """A cookie gave no session. The client is not told."""
+    """A cookie gave no session. The client is not told. `path` is that of a field which the model refused."""
 
     level: ClassVar[int] = logging.INFO
     reason: Reason
+    path: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

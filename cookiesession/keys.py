@@ -135,7 +135,11 @@ class KeyRing:
 
 @runtime_checkable
 class KeySource(Protocol):
-    """Whatever gives a ring. `KeyRing` is one; so is an object of yours that fetches keys from elsewhere."""
+    """Whatever gives a ring. `KeyRing` is one; so is an object of yours that fetches keys from elsewhere.
+
+    >>> isinstance(KeyRing(Key.generate()), KeySource)
+    True
+    """
 
     def current(self, now: float) -> KeyRing:
         """The ring to use at `now` (seconds since the epoch).

@@ -6,23 +6,25 @@ import logging
 import os
 import time
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Generic, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypedDict, TypeVar, Unpack, overload
 
 from msgspec.structs import replace
 
 from cookiesession import chunks, codec, cookies, envelope
-from cookiesession.codec import DECODING_ERRORS, ENCODING_ERRORS, MAX_ENCODED, Codec, DictCodec
+from cookiesession.codec import DECODING_ERRORS, ENCODING_ERRORS, MAX_ENCODED, Codec
 from cookiesession.cookies import Cookie
 from cookiesession.errors import ConfigurationError, InvalidToken, SessionTooLarge
 from cookiesession.events import Cleared, Event, LateWrite, Opened, Rejected, Reporter, Resealed, Sealed, TooLarge
 from cookiesession.keys import KeySource
 from cookiesession.payload import ID_LENGTH, LAST_SECOND, PERSISTENT, Payload, pack, unpack
+from cookiesession.schema import codec_for
 from cookiesession.session import Outcome, Session, SessionDict, State, unopened
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from cookiesession.keys import Key
+    from cookiesession.models import Upgrade
 
 T = TypeVar("T")
 
@@ -30,7 +32,7 @@ _logger = logging.getLogger("cookiesession")
 
 
 class Options(TypedDict, total=False):
-    """The keyword arguments of `SessionManager`, which `SessionMiddleware` passes on."""
+    """The keyword arguments of `SessionManager`, but for the model."""
 
     cookie: Cookie
     lifetime: timedelta
@@ -42,10 +44,21 @@ class Options(TypedDict, total=False):
     random: Callable[[int], bytes]
 
 
+class ModelOptions(Options, total=False):
+    """All keyword arguments of `SessionManager`, which `SessionMiddleware` passes on."""
+
+    model: Any
+    upgrade: Upgrade | None
+
+
 class SessionManager(Generic[T]):
     """Opens sessions from request headers and saves them as response headers, for any framework or none.
 
     - `keys`: a `KeyRing`, or whatever else gives one.
+    - `model`: the type of the data: a pydantic `BaseModel`, a `msgspec.Struct`, a dataclass or a `TypedDict`, whose
+      fields have defaults. Without one it is a dict.
+    - `upgrade`: called with the plain data of an old session that `model` no longer accepts. It returns new data, plain
+      or as the model, or None to give up. What it raises is logged, and gives up too.
     - `cookie`: the cookie's name, attributes and limits.
     - `lifetime`: how long a session lives from its creation, 1 second or more.
     - `idle_timeout`: how long it lives unused. A session that is used is written again once half of it has passed.
@@ -70,10 +83,20 @@ class SessionManager(Generic[T]):
 
     _codec: Codec[T]
 
+    @overload
+    def __init__(self: SessionManager[dict[str, Any]], keys: KeySource, **options: Unpack[Options]) -> None: ...
+
+    @overload
     def __init__(
-        self: SessionManager[dict[str, Any]],
+        self, keys: KeySource, *, model: type[T], upgrade: Upgrade | None = None, **options: Unpack[Options]
+    ) -> None: ...
+
+    def __init__(
+        self,
         keys: KeySource,
         *,
+        model: Any = None,
+        upgrade: Upgrade | None = None,
         cookie: Cookie = Cookie(),
         lifetime: timedelta = timedelta(days=14),
         idle_timeout: timedelta | None = None,
@@ -94,7 +117,8 @@ class SessionManager(Generic[T]):
         self._idle_timeout = 0 if idle_timeout is None else _seconds("idle_timeout", idle_timeout)
         self._persistent = persistent
         self._compress = compress
-        self._codec = DictCodec()
+        self._codec = codec_for(model, upgrade)
+        self._is_typed = model is not None
         self._empty = self._codec.encode(self._codec.default())
         self._names = chunks.names(cookie.full_name)
         self._scanner = cookies.scanner(cookie.full_name)
@@ -110,8 +134,10 @@ class SessionManager(Generic[T]):
         """
         return Session.of(self.handle(headers))
 
-    def handle(self, headers: Iterable[tuple[bytes, bytes]]) -> SessionDict:
-        """The same as a handler gets it: the dict of the data."""
+    def handle(self, headers: Iterable[tuple[bytes, bytes]]) -> Session[T] | SessionDict:
+        """The same as a handler gets it: without a model the dict of the data, else the `Session`."""
+        if self._is_typed:
+            return Session(State(self, headers))
         return unopened(State(self, headers))  # type: ignore[arg-type]  # without a model T is a dict
 
     async def save(self, session: Session[T]) -> list[tuple[bytes, bytes]]:
@@ -121,26 +147,29 @@ class SessionManager(Generic[T]):
         response also needs `Vary: Cookie`, and with these headers `Cache-Control: no-store`. Raises `SessionTooLarge`
         and `UnencodableData`; the client then keeps what it has.
         """
-        state = session._state
-        return self.commit(state, session.data) if state.opened else []
+        return self.commit(session) if session._state.opened else []
 
-    def commit(self, state: State[T], data: T) -> list[tuple[bytes, bytes]]:
-        """What `save()` gives for an opened session."""
-        try:
-            encoded = self._codec.encode(data)
-        except ENCODING_ERRORS as error:
-            # "from None": a UnicodeEncodeError carries the value.
-            raise codec.unencodable(self._codec, data, error) from None
+    def commit(self, handle: Session[T] | SessionDict) -> list[tuple[bytes, bytes]]:
+        """What `save()` gives for an opened session, also by its dict."""
+        state: State[T] = handle._state  # type: ignore[assignment]  # without a model T is a dict
+        data: T = handle._data if isinstance(handle, Session) else handle  # type: ignore[assignment]  # likewise
+        encoded = self._encode(data)
         if not state.overdue and not state.changed(encoded):
             return []
-        if state.outcome(empty=encoded == self._empty) is Outcome.CLEAR:
+        if encoded != state.kept.data and self._codec.same(encoded, state.kept.data):
+            encoded = state.kept.data
+            if not state.overdue and not state.changed(encoded):
+                return []
+        empty = encoded == self._empty or (state.is_new and encoded == state.kept.data)
+        if state.outcome(empty=empty) is Outcome.CLEAR:
             return self._delete(state, encoded)
         return self._write(state, encoded, data)
 
-    def report_late_write(self, state: State[T], data: T) -> None:
+    def report_late_write(self, handle: Session[T] | SessionDict) -> None:
         """Reports a change of an opened session that came after `save()`, when the headers had left."""
+        data: T = handle._data if isinstance(handle, Session) else handle  # type: ignore[assignment]  # see commit()
         try:
-            late = state.changed(self._codec.encode(data))
+            late = handle._state.changed(self._codec.encode(data))
         except ENCODING_ERRORS:
             late = True
         if late:
@@ -161,7 +190,7 @@ class SessionManager(Generic[T]):
                 payload = unpack(plaintext, now)
                 data = self._codec.decode(payload.data)
             except InvalidToken as invalid:
-                self.reporter.report(Rejected(reason=invalid.reason))
+                self.reporter.report(Rejected(reason=invalid.reason, path=invalid.path))
             except DECODING_ERRORS:
                 self.reporter.report(Rejected(reason="undecodable"))
             else:
@@ -180,10 +209,12 @@ class SessionManager(Generic[T]):
     def begin(self, state: State[T]) -> T:
         """The data of a fresh session; makes `state` that of one."""
         flags = PERSISTENT if self._persistent else 0
-        state.settle(self.renewed(Payload(flags, 0, 0, 0, 0, b"", None, self._empty)), state.brought, state.key)
+        data = self._codec.default()
+        encoded = self._codec.encode(data)  # not always that of another default: it may hold the time, or an id
+        state.settle(self.renewed(Payload(flags, 0, 0, 0, 0, b"", None, encoded)), state.brought, state.key)
         state.overdue = bool(state.brought)
         state.is_new = True
-        return self._codec.default()
+        return data
 
     def renewed(self, payload: Payload) -> Payload:
         """`payload` with a new id and the times of a session that begins now."""
@@ -191,15 +222,27 @@ class SessionManager(Generic[T]):
         times = (now, now, min(now + self._lifetime, LAST_SECOND), self._idle_timeout)
         return Payload(payload.flags, *times, self._random(ID_LENGTH), payload.subject, payload.data)
 
+    def require(self, data: object) -> None:
+        """Raises `TypeError` unless `data` is of the type that this manager's sessions hold."""
+        self._codec.require(data)
+
     def expiry(self, lifetime: timedelta) -> int:
         """The second at which what lives from now for `lifetime` ends. Raises `ConfigurationError`."""
         return min(int(self._clock()) + _seconds("lifetime", lifetime), LAST_SECOND)
+
+    def _encode(self, data: T) -> bytes:
+        try:
+            return self._codec.encode(data)
+        except ENCODING_ERRORS as error:
+            failure = codec.unencodable(self._codec, data, error)
+        raise failure  # here, since a UnicodeEncodeError carries the value and would be its context
 
     def _write(self, state: State[T], encoded: bytes, data: T) -> list[tuple[bytes, bytes]]:
         now = int(self._clock())
         key = self._keys.current(now).primary
         payload, old_key = state.payload, state.key
         if used := state.due or state.changed(encoded):
+            self._codec.verify(data, encoded)
             renewed_at = max(now, payload.created_at)
             payload = replace(payload, data=encoded, renewed_at=renewed_at, idle_timeout=self._idle_timeout)
         # else it only changes its key, and keeps its times: rotation extends nothing

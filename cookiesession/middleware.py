@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from cookiesession.errors import ConfigurationError
 from cookiesession.events import PublicResponse
-from cookiesession.manager import Options, SessionManager
+from cookiesession.manager import ModelOptions, SessionManager
 from cookiesession.session import Session, SessionDict
 
 if TYPE_CHECKING:
@@ -30,7 +30,12 @@ class SessionMiddleware:
     session; two sessions in one application need two names, and two cookies.
 
     The session is saved when the response starts (for a websocket, when it is accepted) with a status below 500. A
-    handler that raises therefore saves nothing.
+    handler that raises therefore saves nothing. Raises `ConfigurationError` for options that cannot work.
+
+    >>> from starlette.applications import Starlette
+    >>> from cookiesession import Key, KeyRing
+    >>> app = Starlette()
+    >>> app.add_middleware(SessionMiddleware, keys=KeyRing(Key.generate()))
     """
 
     def __init__(
@@ -40,10 +45,10 @@ class SessionMiddleware:
         *,
         scope_key: str = "session",
         keys: KeySource | None = None,
-        **options: Unpack[Options],
+        **options: Unpack[ModelOptions],
     ) -> None:
         if manager is None and keys is not None:
-            manager = SessionManager(keys, **options)
+            manager = SessionManager[Any](keys, **cast("Any", options))
         elif manager is None or keys is not None or options:
             raise ConfigurationError(
                 "SessionMiddleware takes either a manager, or keys=... and the other options of one"
@@ -58,7 +63,7 @@ class SessionMiddleware:
         if scope["type"] not in _CONNECTIONS or (outer is not None and self._is_served_by(outer)):
             await self.app(scope, receive, send)
             return
-        handle = scope[self.scope_key] = self.manager.handle(scope["headers"])
+        scope[self.scope_key] = handle = self.manager.handle(scope["headers"])
         state = handle._state
         fixed = False  # the outcome; by the start of a response that is not a server error
 
@@ -67,7 +72,7 @@ class SessionMiddleware:
             if not fixed and message["type"] in _STARTS:
                 ended_well = message.get("status", 200) < _SERVER_ERROR
                 if state.opened:
-                    message = self._with_session(message, self.manager.commit(state, handle) if ended_well else [])
+                    message = self._with_session(message, self.manager.commit(handle) if ended_well else [])
                 fixed = ended_well
             return send(message)
 
@@ -75,7 +80,7 @@ class SessionMiddleware:
         if outer is not None:
             scope[self.scope_key] = outer
         if fixed and state.opened:
-            self.manager.report_late_write(state, handle)
+            self.manager.report_late_write(handle)
 
     def _with_session(self, message: Message, cookies: list[tuple[bytes, bytes]]) -> Message:
         headers = list(message.get("headers", ()))
@@ -104,6 +109,9 @@ def get_session(connection: HTTPConnection, scope_key: str = "session") -> Sessi
     """The `Session` of a request or websocket: data, identity, lifetime and verbs, whether or not there is a model.
 
     Raises `ConfigurationError` where no `SessionMiddleware` has put one.
+
+    >>> def logout(request):
+    ...     get_session(request).clear()
     """
     handle = connection.scope.get(scope_key)
     if not isinstance(handle, SessionDict | Session):

@@ -79,7 +79,6 @@ def unpack(plaintext: bytes, now: int) -> Payload:
     the cookie's own expiry have no say in it.
     """
     body = plaintext.rstrip(b"\0")
-    padding = len(plaintext) - len(body)
     if not body.endswith(_END, _HEADER.size) or len(plaintext) % PADDING:
         raise InvalidToken("unsupported")
     flags, created_at, renewed_at, expires_at, idle_timeout, id = _HEADER.unpack_from(body)
@@ -90,12 +89,15 @@ def unpack(plaintext: bytes, now: int) -> Payload:
     if idle_timeout and now >= renewed_at + idle_timeout:
         raise InvalidToken("idle")
     payload = Payload(flags, created_at, renewed_at, expires_at, idle_timeout, id, None, body[_HEADER.size : -1])
-    return payload if flags <= PERSISTENT and padding < PADDING else _unpack_further(payload, padding)
+    if flags <= PERSISTENT and len(plaintext) - len(body) < PADDING:
+        return payload
+    return _unpack_further(payload, len(plaintext), len(body))
 
 
-def _unpack_further(payload: Payload, padding: int) -> Payload:
+def _unpack_further(payload: Payload, padded: int, length: int) -> Payload:
     flags, encoded, subject = payload.flags, payload.data, None
-    if flags & ~_KNOWN_FLAGS or padding >= (COMPRESSED_PADDING if flags & _COMPRESSED else PADDING):
+    padding = COMPRESSED_PADDING if flags & _COMPRESSED else PADDING
+    if flags & ~_KNOWN_FLAGS or padded != length + -length % padding:
         raise InvalidToken("unsupported")
     if flags & _COMPRESSED:
         encoded = codec.decompress(encoded)

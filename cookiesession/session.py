@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import Enum, auto
-from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar, cast
 
 from msgspec.structs import replace
 
@@ -44,6 +43,10 @@ class Owner(Protocol[T]):
 
     def renewed(self, payload: Payload) -> Payload:
         """`payload` with a new id and the times of a session that begins now."""
+        ...
+
+    def require(self, data: object) -> None:
+        """Raises `TypeError` unless `data` is of the type that this manager's sessions hold."""
         ...
 
     def expiry(self, lifetime: timedelta) -> int:
@@ -183,6 +186,12 @@ class Session(Generic[T]):
     """A visitor's data with its identity and lifetime. Nothing is read from the request before the first touch.
 
     Changes are found by comparing encoded bytes when the response starts, nested ones too.
+
+    >>> from cookiesession import Key, KeyRing, SessionManager
+    >>> session = SessionManager(KeyRing(Key.generate())).session(headers=[])
+    >>> session.data["cart"] = ["tea"]
+    >>> session.is_new, session.subject, session.persistent
+    (True, None, True)
     """
 
     __slots__ = ("_data", "_state")
@@ -201,21 +210,19 @@ class Session(Generic[T]):
 
     @property
     def data(self) -> T:
-        """The data. Assign to replace all of it."""
+        """The data. Assign to replace all of it; another type than the model's raises `TypeError`."""
         self._open()
         return self._data  # type: ignore[return-value]  # an opened session has data
 
     @data.setter
     def data(self, value: T) -> None:
-        self._open()
-        if not isinstance(self._data, SessionDict):
+        self._open().owner.require(value)
+        if isinstance(self._data, SessionDict):
+            replacement = dict(cast("dict[str, Any]", value))
+            self._data.clear()
+            self._data.update(replacement)
+        else:
             self._data = value
-            return
-        if not isinstance(value, Mapping):
-            raise TypeError(f"session.data is a dict, not {type(value).__name__}")
-        replacement = dict(value)
-        self._data.clear()
-        self._data.update(replacement)
 
     @property
     def id(self) -> str:

@@ -46,9 +46,8 @@ class Site:
     def __init__(self, keys: Any = RING, **options: Any) -> None:
         self.clock = Clock()
         self.events: list[Event] = []
-        self.manager: SessionManager[Any] = SessionManager(
-            keys, **{"clock": self.clock, "on_event": self.events.append, **options}
-        )
+        all_options: dict[str, Any] = {"clock": self.clock, "on_event": self.events.append, **options}
+        self.manager: SessionManager[Any] = SessionManager(keys, **all_options)
         self.jar: dict[bytes, bytes] = {}
 
     def open(self, cookie: bytes | None = None) -> Session[Any]:
@@ -677,7 +676,7 @@ def test_a_value_that_cannot_be_encoded_is_named_by_its_key(value: object) -> No
 
     assert jar == site.jar
     assert caught.value.__cause__ is None
-    assert caught.value.__suppress_context__
+    assert caught.value.__context__ is None
 
 
 def test_a_value_that_contains_itself_is_named_by_its_key() -> None:

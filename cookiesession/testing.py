@@ -1,0 +1,75 @@
+"""For the tests of applications: sessions without logging in, and a look into what came back."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from cookiesession.keys import KeyRing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from cookiesession.keys import Key
+    from cookiesession.manager import SessionManager
+    from cookiesession.session import Session
+
+T = TypeVar("T")
+
+
+def cookies_for(
+    manager: SessionManager[T],
+    data: T,
+    *,
+    subject: str | None = None,
+    persistent: bool | None = None,
+    age: timedelta = timedelta(0),
+    key: Key | None = None,
+) -> dict[str, str]:
+    """The cookies of a session with this data, by name, for any test client's jar.
+
+    `age` is how long ago the session began and was last used, and `key` what it is sealed under instead of the primary.
+    Raises what `SessionManager.save()` raises.
+
+    >>> from cookiesession import Key, KeyRing, SessionManager
+    >>> manager = SessionManager(KeyRing(Key.generate()))
+    >>> jar = cookies_for(manager, {"user_id": 42}, subject="42")
+    >>> read_session(manager, jar).data["user_id"]
+    42
+    """
+    then = copy.copy(manager)
+    then._clock = lambda: manager._clock() - age.total_seconds()
+    if key is not None:
+        then._keys = KeyRing(key)
+    session = then.session([])
+    session.data = data
+    session.subject = subject
+    if persistent is not None:
+        session.persistent = persistent
+    lines = (line.decode().partition(";")[0] for _, line in then.commit(session))
+    return dict(line.split("=", 1) for line in lines)
+
+
+def read_session(manager: SessionManager[T], source: Any) -> Session[T] | None:
+    """The session in a jar, or in a response's `Set-Cookie` headers; None where there is none, or none that is valid.
+
+    `source` is a mapping of names to values (as `cookies_for` gives), a cookie jar, or a response of httpx, Starlette
+    or requests. A response that deletes the session gives None, as does one that does not write it: then the client's
+    jar tells what it has.
+
+    >>> from cookiesession import Key, KeyRing, SessionManager
+    >>> read_session(SessionManager(KeyRing(Key.generate())), {"__Host-session": "forged"}) is None
+    True
+    """
+    pairs = "; ".join(f"{name}={value}" for name, value in _pairs(source))
+    session = manager.session([(b"cookie", pairs.encode("latin-1"))])
+    return None if session.is_new else session
+
+
+def _pairs(source: Any) -> Iterable[tuple[str, str]]:
+    jar: Any = getattr(source, "cookies", source)
+    if isinstance(jar, Mapping):
+        return jar.items()
+    return [(cookie.name, cookie.value) for cookie in jar]  # the standard library's

@@ -1,0 +1,91 @@
+"""Codecs of models that pydantic validates: `BaseModel`, dataclasses and `TypedDict`. Imported when one is used."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any, TypeVar, cast, is_typeddict
+
+import pydantic
+import pydantic_core
+
+from cookiesession import codec
+from cookiesession.errors import ConfigurationError, InvalidToken
+from cookiesession.models import ModelCodec, needs_defaults
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from cookiesession.models import Upgrade
+
+T = TypeVar("T")
+
+
+class PydanticCodec(ModelCodec[T]):
+    """A model that pydantic validates on the way in.
+
+    The values themselves are encoded, not what a serializer makes of them, and are validated by field name. So aliases,
+    computed fields, field serializers and masks such as `SecretStr`'s do not come between a session and its data.
+    Private attributes are the request's own and begin anew with each.
+    """
+
+    def __init__(self, model: Any, upgrade: Upgrade | None = None) -> None:
+        super().__init__(model, upgrade)
+        self.encode = codec.encoder(_plain)
+        try:
+            self._validator = pydantic.TypeAdapter(model).validator
+            default = self.default()
+            if self._is_dict:
+                self.validate(default)
+        except pydantic.errors.PydanticUserError as error:
+            raise ConfigurationError(f"{self._name} cannot be a session's model: {error.message}") from error
+        except (pydantic.ValidationError, InvalidToken, TypeError) as error:
+            raise needs_defaults(self._name, _required(model)) from error
+
+    def read(self, encoded: bytes) -> T:
+        """The model of `encoded`."""
+        return self.validate(codec.decode_plain(encoded))
+
+    def validate(self, plain: Any) -> T:
+        """The model of plain data, or of itself."""
+        try:
+            # Not strict, so that a strict model gets its UUID from text and its set from a list.
+            return cast("T", self._validator.validate_python(plain, strict=False, by_alias=False, by_name=True))
+        except pydantic.ValidationError as error:
+            first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+            raise InvalidToken("invalid", path=".".join(map(str, first["loc"]))) from error
+        except Exception as error:  # whatever the model's own validators raise
+            raise InvalidToken("invalid") from error
+
+    def entries(self, data: T) -> Iterable[tuple[str, Any]]:
+        """The fields of `data`."""
+        if isinstance(data, pydantic.BaseModel):
+            return {**data.__dict__, **(data.__pydantic_extra__ or {})}.items()
+        if isinstance(data, dict):
+            return data.items()
+        return [(field.name, getattr(data, field.name)) for field in dataclasses.fields(cast("Any", data))]
+
+
+def _plain(value: object) -> object:
+    """What MessagePack can hold of a value that it cannot; called again for what is inside."""
+    if isinstance(value, pydantic.RootModel):
+        return value.root
+    if isinstance(value, pydantic.BaseModel):
+        return {**value.__dict__, **(value.__pydantic_extra__ or {})}
+    if isinstance(value, pydantic.SecretStr | pydantic.SecretBytes):
+        return value.get_secret_value()
+    try:
+        return pydantic_core.to_jsonable_python(value)
+    except pydantic_core.PydanticSerializationError:
+        raise TypeError(f"Encoding objects of type {type(value).__name__} is unsupported") from None
+
+
+def _required(model: Any) -> list[str]:
+    """The names of the fields that have no default."""
+    if is_typeddict(model):
+        return sorted(model.__required_keys__)
+    if issubclass(model, pydantic.BaseModel):
+        return [name for name, field in model.model_fields.items() if field.is_required()]
+    nothing = dataclasses.MISSING
+    return [
+        f.name for f in dataclasses.fields(model) if f.init and f.default is nothing and f.default_factory is nothing
+    ]
