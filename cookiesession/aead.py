@@ -189,7 +189,7 @@ class Fernet:
 
     __slots__ = ("_fernet",)
 
-    VERSION: Final = 0x80
+    VERSION: Final = b"\x80"
     _HEADER: Final = 9  # bytes: the version, and the time as a 64-bit big-endian number of seconds
     _DIGEST: Final = 32  # bytes
 
@@ -198,7 +198,7 @@ class Fernet:
 
     def seal(self, plaintext: bytes, associated_data: bytes, *, now: int) -> bytes:
         """The bytes of a Fernet token made at `now` (seconds since the epoch)."""
-        header = bytes([self.VERSION]) + now.to_bytes(8, "big")
+        header = self.VERSION + now.to_bytes(8, "big")
         text = self._fernet.encrypt_at_time(self._digest(header, associated_data) + plaintext, now)
         return urlsafe_b64decode(text)
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from cookiesession.keys import Key, KeyRing
 
 # envelope = 0x01 | key id (4 bytes) | nonce | ciphertext | tag     (Fernet: the standard token, which starts with 0x80)
-_VERSION: Final = 0x01
+_VERSION: Final = b"\x01"
 _HEADER: Final = 5  # bytes
 
 
@@ -33,7 +33,7 @@ def seal(plaintext: bytes, key: Key, binding: bytes, *, now: int) -> bytes:
     if key.algorithm == "fernet":
         text = base64url.encode(key.aead.seal(plaintext, binding, now=now))
         return text + b"=" * (-len(text) % 4)
-    header = bytes([_VERSION]) + key.fingerprint
+    header = _VERSION + key.fingerprint
     return base64url.encode(header + key.aead.seal(plaintext, header + binding, now=now))
 
 
@@ -47,7 +47,7 @@ def open(token: bytes, ring: KeyRing, binding: bytes, *, now: int) -> tuple[byte
         envelope = base64url.decode(text)
     except ValueError as error:
         raise InvalidToken("malformed") from error
-    version = envelope[0] if envelope else None
+    version = envelope[:1]
     if version == _VERSION and len(text) == len(token):
         key = ring.by_fingerprint.get(envelope[1:_HEADER])
         if key is None:

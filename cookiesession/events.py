@@ -100,7 +100,6 @@ class Reporter:
         self._silent_until: dict[type, float] = {}
         self._left_out: dict[type, int] = {}
 
-    @property
     def debugging(self) -> bool:
         """Whether anybody would see an everyday event; asked before one is made."""
         return self._listener is not None or _logger.isEnabledFor(logging.DEBUG)

@@ -18,7 +18,7 @@ from cookiesession.events import Cleared, Event, LateWrite, Opened, Rejected, Re
 from cookiesession.keys import KeySource
 from cookiesession.payload import ID_LENGTH, LAST_SECOND, PERSISTENT, Payload, pack, unpack
 from cookiesession.schema import codec_for
-from cookiesession.session import Outcome, Session, SessionDict, State, unopened
+from cookiesession.session import PLACEHOLDER, Outcome, Session, SessionDict, State, UnopenedDict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -136,9 +136,12 @@ class SessionManager(Generic[T]):
 
     def handle(self, headers: Iterable[tuple[bytes, bytes]]) -> Session[T] | SessionDict:
         """The same as a handler gets it: without a model the dict of the data, else the `Session`."""
+        state = State(self, headers)
         if self._is_typed:
-            return Session(State(self, headers))
-        return unopened(State(self, headers))  # type: ignore[arg-type]  # without a model T is a dict
+            return Session(state)
+        data = UnopenedDict(PLACEHOLDER)
+        data._state = state  # type: ignore[assignment]  # without a model T is a dict
+        return data
 
     async def save(self, session: Session[T]) -> list[tuple[bytes, bytes]]:
         """The `set-cookie` headers for the response; none where nothing has to be written.
@@ -153,27 +156,33 @@ class SessionManager(Generic[T]):
         """What `save()` gives for an opened session, also by its dict."""
         state: State[T] = handle._state  # type: ignore[assignment]  # without a model T is a dict
         data: T = handle._data if isinstance(handle, Session) else handle  # type: ignore[assignment]  # likewise
-        encoded = self._encode(data)
-        if not state.overdue and not state.changed(encoded):
-            return []
-        if encoded != state.kept.data and self._codec.same(encoded, state.kept.data):
+        encoded, refusal = b"", None
+        try:
+            encoded = self._codec.encode(data)
+        except ENCODING_ERRORS as error:
+            refusal = codec.unencodable(self._codec, data, error)
+        if refusal is not None:
+            raise refusal  # here, since a UnicodeEncodeError carries the value and would be its context
+        changed = state.changed(encoded)
+        if changed and self._codec.same(encoded, state.kept.data):
             encoded = state.kept.data
-            if not state.overdue and not state.changed(encoded):
-                return []
+            changed = state.changed(encoded)
+        if not changed and not state.overdue:
+            return []
         empty = encoded == self._empty or (state.is_new and encoded == state.kept.data)
         if state.outcome(empty=empty) is Outcome.CLEAR:
             return self._delete(state, encoded)
-        return self._write(state, encoded, data)
+        return self._write(state, encoded, data, used=changed or state.due)
 
     def report_late_write(self, handle: Session[T] | SessionDict) -> None:
         """Reports a change of an opened session that came after `save()`, when the headers had left."""
         data: T = handle._data if isinstance(handle, Session) else handle  # type: ignore[assignment]  # see commit()
         try:
-            late = handle._state.changed(self._codec.encode(data))
+            if not handle._state.changed(self._codec.encode(data)):
+                return
         except ENCODING_ERRORS:
-            late = True
-        if late:
-            self.reporter.report(LateWrite())
+            pass
+        self.reporter.report(LateWrite())
 
     # What a session asks of its owner.
 
@@ -199,7 +208,7 @@ class SessionManager(Generic[T]):
                 state.due = payload.idle_timeout != 0 and 2 * (now - payload.renewed_at) > payload.idle_timeout
                 state.overdue = state.due or rotated
                 state.is_new = False
-                if self.reporter.debugging:
+                if self.reporter.debugging():
                     opened = Opened(key_id=key.id, primary=not rotated, size=len(token), chunks=len(parts))
                     self.reporter.report(opened)
                 return data
@@ -230,18 +239,11 @@ class SessionManager(Generic[T]):
         """The second at which what lives from now for `lifetime` ends. Raises `ConfigurationError`."""
         return min(int(self._clock()) + _seconds("lifetime", lifetime), LAST_SECOND)
 
-    def _encode(self, data: T) -> bytes:
-        try:
-            return self._codec.encode(data)
-        except ENCODING_ERRORS as error:
-            failure = codec.unencodable(self._codec, data, error)
-        raise failure  # here, since a UnicodeEncodeError carries the value and would be its context
-
-    def _write(self, state: State[T], encoded: bytes, data: T) -> list[tuple[bytes, bytes]]:
+    def _write(self, state: State[T], encoded: bytes, data: T, *, used: bool) -> list[tuple[bytes, bytes]]:
         now = int(self._clock())
         key = self._keys.current(now).primary
         payload, old_key = state.payload, state.key
-        if used := state.due or state.changed(encoded):
+        if used:
             self._codec.verify(data, encoded)
             renewed_at = max(now, payload.created_at)
             payload = replace(payload, data=encoded, renewed_at=renewed_at, idle_timeout=self._idle_timeout)
@@ -262,7 +264,7 @@ class SessionManager(Generic[T]):
         if state.brought and max(state.brought) >= count:
             headers += [self._deletion(index) for index in state.brought if index >= count]
         state.settle(payload, range(count), key)
-        if self.reporter.debugging:
+        if self.reporter.debugging():
             self.reporter.report(_sealed(key, None if used else old_key, len(token), count))
         return headers
 

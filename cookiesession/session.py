@@ -140,16 +140,12 @@ class UnopenedDict(SessionDict):
         dict.update(self, data)
 
 
-# C code may ask a dict's size before it calls any method: json takes 0 for "{}". With this entry it goes on to ask for
-# the items, and what reads past every method (orjson, msgspec) fails rather than see no data.
-_PLACEHOLDER: Final[Any] = {object(): None}
+PLACEHOLDER: Final[Any] = {object(): None}
+"""What an unopened dict is made with.
 
-
-def unopened(state: State[dict[str, Any]]) -> SessionDict:
-    """The dict that will hold the data of `state`."""
-    data = UnopenedDict(_PLACEHOLDER)
-    data._state = state
-    return data
+C code may ask a dict's size before it calls any method: json takes 0 for "{}". With an entry it goes on to ask for the
+items, and what reads past every method (orjson, msgspec) fails rather than see no data.
+"""
 
 
 def _opening(name: str) -> Callable[..., Any]:
