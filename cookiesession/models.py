@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast, get_origin, is_typeddict
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast, get_origin
 
 import msgspec
 
@@ -25,7 +26,12 @@ _logger = logging.getLogger("cookiesession")
 _PATH: Final = re.compile(r" - at `\$\.?(?P<path>[^`]*)`$")  # how msgspec ends the message of a validation error
 
 
-class ModelCodec(Generic[T]):
+def is_typed_dict(kind: Any) -> bool:
+    """Whether a class is a `TypedDict`, of the standard library's or of typing_extensions."""
+    return isinstance(kind, type) and issubclass(kind, dict) and hasattr(kind, "__total__")
+
+
+class ModelCodec(ABC, Generic[T]):
     """What the codecs of all models share. A subclass says how to encode, decode, validate and take apart."""
 
     def __init__(self, model: Any, upgrade: Upgrade | None) -> None:
@@ -33,7 +39,7 @@ class ModelCodec(Generic[T]):
         self._class: type[T] = get_origin(model) or model
         self._name = self._class.__name__
         self._upgrade = upgrade
-        self._is_dict = is_typeddict(self._class)
+        self._is_dict = is_typed_dict(self._class)
 
     encode: Callable[[T], bytes]
 
@@ -50,17 +56,17 @@ class ModelCodec(Generic[T]):
                 raise
             return self._upgraded(encoded, self._upgrade, invalid)
 
+    @abstractmethod
     def read(self, encoded: bytes) -> T:
         """The model of `encoded`, of the present shape. Raises `InvalidToken`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def validate(self, plain: Any) -> T:
         """The model of plain Python data, or of itself. Raises `InvalidToken`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def entries(self, data: T) -> Iterable[tuple[str, Any]]:
         """The names and values of the fields of `data`."""
-        raise NotImplementedError
 
     def way(self, name: str) -> str:
         """`session.data.name`, or of a `TypedDict` `session.data["name"]`."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any, get_origin, is_typeddict
+from typing import TYPE_CHECKING, Any, get_origin
 
 from msgspec import Struct
 
 from cookiesession.codec import DictCodec
 from cookiesession.errors import ConfigurationError
-from cookiesession.models import MsgspecCodec, trouble
+from cookiesession.models import MsgspecCodec, is_typed_dict, trouble
 
 if TYPE_CHECKING:
     from cookiesession.codec import Codec
@@ -26,7 +26,7 @@ def codec_for(model: Any, upgrade: Upgrade | None = None) -> Codec[Any]:
     is_class = isinstance(kind, type)
     is_struct = is_class and issubclass(kind, Struct)
     is_pydantic = is_class and hasattr(kind, "__pydantic_validator__")
-    if not is_class or not (is_struct or is_pydantic or dataclasses.is_dataclass(kind) or is_typeddict(kind)):
+    if not is_class or not (is_struct or is_pydantic or dataclasses.is_dataclass(kind) or is_typed_dict(kind)):
         raise ConfigurationError("model is a pydantic BaseModel, a msgspec.Struct, a dataclass or a TypedDict")
     reason = "" if is_pydantic else trouble(model)
     if is_struct and reason:

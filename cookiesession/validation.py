@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any, TypeVar, cast, is_typeddict
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import pydantic
 import pydantic_core
 
 from cookiesession import codec
 from cookiesession.errors import ConfigurationError, InvalidToken
-from cookiesession.models import ModelCodec, needs_defaults
+from cookiesession.models import ModelCodec, is_typed_dict, needs_defaults
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -81,7 +81,7 @@ def _plain(value: object) -> object:
 
 def _required(model: Any) -> list[str]:
     """The names of the fields that have no default."""
-    if is_typeddict(model):
+    if is_typed_dict(model):
         return sorted(model.__required_keys__)
     if issubclass(model, pydantic.BaseModel):
         return [name for name, field in model.model_fields.items() if field.is_required()]

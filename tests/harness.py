@@ -41,7 +41,7 @@ class Reply:
     @property
     def status(self) -> int:
         """The status of an HTTP response."""
-        return next(message["status"] for message in self.messages if message["type"] == "http.response.start")
+        return int(next(message["status"] for message in self.messages if message["type"] == "http.response.start"))
 
     @property
     def body(self) -> bytes:

@@ -520,6 +520,22 @@ def test_an_inner_session_hides_the_outer_one_only_inside() -> None:
     assert {b"__Host-inner"} == set(browser.jar)
 
 
+def test_somebody_elses_session_is_put_back() -> None:
+    """What another middleware had put into the scope."""
+    theirs: dict[str, Any] = {}
+    seen = []
+
+    async def theirs_outside(scope: Scope, receive: Receive, send: Send) -> None:
+        scope["session"] = theirs
+        await SessionMiddleware(handler(_store), keys=RING)(scope, receive, send)
+        seen.append(scope["session"] is theirs)
+
+    reply = exchange(theirs_outside, [])
+
+    assert [True] == seen
+    assert 1 == len(reply.set_cookies)
+
+
 def test_get_session_finds_a_session_by_its_scope_key() -> None:
     """The second of two."""
     seen = []

@@ -15,6 +15,7 @@ from uuid import UUID, uuid4
 
 import msgspec
 import pytest
+import typing_extensions
 from harness import START, Clock
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -157,6 +158,25 @@ class Network:
     address: IPv4Address = dataclasses.field(default_factory=lambda: IPv4Address("127.0.0.1"))
 
 
+class NetworkDict(typing_extensions.TypedDict, total=False):
+    """A TypedDict likewise."""
+
+    address: IPv4Address
+
+
+class TotalNetworkDict(typing_extensions.TypedDict):
+    """One that is total."""
+
+    address: IPv4Address
+
+
+@pydantic_dataclass
+class AmbiguousDataclass:
+    """A dataclass with values that MessagePack cannot tell from others."""
+
+    either: UUID | str = ""
+
+
 CLASSES: list[Any] = [Visitor, VisitorStruct, VisitorDataclass, VisitorPydanticDataclass]
 
 
@@ -229,6 +249,27 @@ def test_a_dataclass_of_types_that_only_pydantic_knows_is_validated_by_pydantic(
     again = Site(Network).store(Network(IPv4Address("10.0.0.1")))
 
     assert Network(IPv4Address("10.0.0.1")) == again
+
+
+def test_a_typed_dict_of_such_types_too() -> None:
+    """Made with typing_extensions, as pydantic asks for before Python 3.12."""
+    again = Site(NetworkDict).store({"address": IPv4Address("10.0.0.1")})
+
+    assert {"address": IPv4Address("10.0.0.1")} == again
+
+
+def test_a_typed_session_that_was_cleared_is_a_new_one() -> None:
+    """With the model's defaults."""
+    site = Site(Visitor)
+    site.store(Visitor(user_id=42))
+    session = site.open()
+    before = session.id
+
+    session.clear()
+
+    assert Visitor() == session.data
+    assert before != session.id
+    assert 1 == site.save(session)
 
 
 def test_a_session_that_only_looks_at_its_model_has_no_cookie() -> None:
@@ -470,9 +511,26 @@ class Same(Visitor):
         (AnyStruct, AnyStruct(object()), r"session\.data\.anything cannot be encoded"),
         (Visitor, More(more=1), r"session\.data\.more would come back"),
         (Visitor, Same(user_id=1), r"session\.data would come back as Visitor, and is Same"),
+        (AmbiguousDataclass, AmbiguousDataclass(UUID(int=1)), r"session\.data\.either would come back"),
+        (VisitorDict, {"user_id": object()}, r"session\.data\['user_id'\] cannot be encoded"),
+        (NetworkDict, {"address": object()}, r"session\.data\['address'\] cannot be encoded"),
         (VisitorDict, {"user_id": "x"}, r"session\.data\['user_id'\] would not be accepted|session\.data would not"),
     ],
-    ids=["union", "tuple", "Json", "int", "object", "set", "in a Struct", "more", "subclass", "dict"],
+    ids=[
+        "union",
+        "tuple",
+        "Json",
+        "int",
+        "object",
+        "set",
+        "in a Struct",
+        "more",
+        "subclass",
+        "dataclass",
+        "object in dict",
+        "object in pydantic dict",
+        "dict",
+    ],
 )
 def test_what_would_change_in_silence_is_refused_by_name(model: Any, data: Any, message: str) -> None:
     """At save, before anything is sent, and without the value or an error that carries it."""
@@ -549,6 +607,12 @@ def test_a_model_without_defaults_is_refused_with_its_fields(model: Any) -> None
         SessionManager(RING, model=model)
 
     assert {"user_id", "cart"} == set(str(caught.value).rpartition(": ")[2].split(", "))
+
+
+def test_a_total_typed_dict_of_pydantics_is_refused_too() -> None:
+    """By the same rule."""
+    with pytest.raises(ConfigurationError, match="give TotalNetworkDict a default for: address"):
+        SessionManager(RING, model=TotalNetworkDict)
 
 
 class Strange(msgspec.Struct):

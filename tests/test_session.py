@@ -160,12 +160,12 @@ def test_a_repr_shows_no_value() -> None:
 
 def test_marks_of_starlettes_own_session_are_understood() -> None:
     """`mark_accessed()` opens; `mark_modified()` has nothing to do, since changes are found by comparing."""
-    handle = SessionManager(RING).handle([])
+    data: Any = SessionManager(RING).handle([])
 
-    handle.mark_accessed()
-    handle.mark_modified()
+    data.mark_accessed()
+    data.mark_modified()
 
-    assert {} == handle
+    assert {} == data
 
 
 def test_data_can_be_replaced_and_keeps_its_identity() -> None:
