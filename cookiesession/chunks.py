@@ -48,8 +48,10 @@ def gather(
 
     Each candidate is the values of one session's chunks, a missing one empty: at most `TRIES`, first come first.
     """
-    if len(cookies) == 1 and not cookies[0][0] and cookies[0][1][1:2] != b".":
-        return (0,), ((cookies[0][1].rstrip(_BLANK),),)  # one whole token, as on nearly every request
+    if len(cookies) == 1:  # a whole token, as on nearly every request
+        suffix, value = cookies[0]
+        if not suffix and value[1:2] != b".":
+            return (0,), ((value.rstrip(_BLANK),),)
     found: dict[int, list[bytes]] = {}
     for suffix, value in cookies:
         index = _INDEXES.get(suffix.rstrip(_BLANK))

@@ -163,26 +163,27 @@ class SessionManager(Generic[T]):
             refusal = codec.unencodable(self._codec, data, error)
         if refusal is not None:
             raise refusal  # here, since a UnicodeEncodeError carries the value and would be its context
-        changed = state.changed(encoded)
-        if changed and self._codec.same(encoded, state.kept.data):
-            encoded = state.kept.data
-            changed = state.changed(encoded)
+        kept = state.kept
+        if encoded != kept.data and self._codec.same(encoded, kept.data):
+            encoded = kept.data
+        changed = encoded != kept.data or state.payload is not kept
         if not changed and not state.overdue:
             return []
-        empty = encoded == self._empty or (state.is_new and encoded == state.kept.data)
+        empty = encoded == self._empty or (state.is_new and encoded == kept.data)
         if state.outcome(empty=empty) is Outcome.CLEAR:
             return self._delete(state, encoded)
         return self._write(state, encoded, data, used=changed or state.due)
 
     def report_late_write(self, handle: Session[T] | SessionDict) -> None:
         """Reports a change of an opened session that came after `save()`, when the headers had left."""
+        state = handle._state
         data: T = handle._data if isinstance(handle, Session) else handle  # type: ignore[assignment]  # see commit()
         try:
-            if not handle._state.changed(self._codec.encode(data)):
-                return
+            encoded = self._codec.encode(data)
         except ENCODING_ERRORS:
-            pass
-        self.reporter.report(LateWrite())
+            encoded = b""
+        if encoded != state.kept.data or state.payload is not state.kept:
+            self.reporter.report(LateWrite())
 
     # What a session asks of its owner.
 

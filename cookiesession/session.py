@@ -85,10 +85,6 @@ class State(Generic[T]):
         self.headers = headers
         self.opened = False
 
-    def changed(self, encoded: bytes) -> bool:
-        """Whether the session, its data now `encoded`, is not what the client has."""
-        return encoded != self.kept.data or self.payload is not self.kept
-
     def outcome(self, *, empty: bool) -> Outcome:
         """What the response does about a session that is changed or overdue. `empty` and nobody's, it is not kept."""
         if empty and self.payload.subject is None:

@@ -163,6 +163,17 @@ def test_reader_remembers_at_most_1024_ciphers_and_opens_what_it_forgot() -> Non
     assert reader.open(tokens[0], b"data") == b"plaintext"
 
 
+def test_known_half_evicts_nothing() -> None:
+    """A full cache stays full while what it holds is used."""
+    reader = XAES256GCM(SECRET)
+    tokens = [XAES256GCM(SECRET).seal(b"plaintext", b"data") for _ in range(1023)]  # and the reader's own half
+
+    for token in [*tokens, *tokens]:
+        reader.open(token, b"data")
+
+    assert {token[:12] for token in tokens} < set(reader._ciphers)
+
+
 def test_forged_halves_are_never_remembered() -> None:
     """A flood of forgeries evicts nothing: only what has opened is kept."""
     reader = XAES256GCM(SECRET)
@@ -254,6 +265,14 @@ def test_fork_shares_no_nonce_with_its_parent() -> None:
 
 
 # All algorithms
+
+
+def test_algorithm_is_the_one_that_is_named() -> None:
+    """A key seals by its own algorithm and no other."""
+    kinds = [type(create(algorithm)) for algorithm in ALGORITHMS]
+
+    assert kinds == [XAES256GCM, AES256GCM, Fernet]
+    assert ALGORITHMS == ("xaes-256-gcm", "aes-256-gcm", "fernet")
 
 
 @pytest.mark.parametrize(
