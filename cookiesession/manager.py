@@ -109,6 +109,7 @@ class SessionManager(Generic[T]):
         if not isinstance(keys, KeySource):
             raise ConfigurationError("keys is a KeyRing: KeyRing.from_env(name), KeyRing.parse(text) or KeyRing(key)")
         self.cookie = cookie
+        self.model = model
         self.reporter = Reporter(on_event, clock)
         self._keys = keys
         self._clock = clock
@@ -118,7 +119,6 @@ class SessionManager(Generic[T]):
         self._persistent = persistent
         self._compress = compress
         self._codec = codec_for(model, upgrade)
-        self._is_typed = model is not None
         self._empty = self._codec.encode(self._codec.default())
         self._names = chunks.names(cookie.full_name)
         self._scanner = cookies.scanner(cookie.full_name)
@@ -137,7 +137,7 @@ class SessionManager(Generic[T]):
     def handle(self, headers: Iterable[tuple[bytes, bytes]]) -> Session[T] | SessionDict:
         """The same as a handler gets it: without a model the dict of the data, else the `Session`."""
         state = State(self, headers)
-        if self._is_typed:
+        if self.model is not None:
             return Session(state)
         data = UnopenedDict(PLACEHOLDER)
         data._state = state  # type: ignore[assignment]  # without a model T is a dict

@@ -76,9 +76,11 @@ class SessionMiddleware:
                 fixed = ended_well
             return send(message)
 
-        await self.app(scope, receive, send_with_session)
-        if outer is not None:
-            scope[self.scope_key] = outer
+        try:
+            await self.app(scope, receive, send_with_session)
+        finally:
+            if outer is not None:
+                scope[self.scope_key] = outer
         if fixed and state.opened:
             self.manager.report_late_write(handle)
 
@@ -99,10 +101,14 @@ class SessionMiddleware:
 
     def _is_served_by(self, outer: object) -> bool:
         # Installed twice, say by a mounted application: the outer one reads and writes this cookie already.
-        if not isinstance(outer, SessionDict | Session):
+        owner = outer._state.owner if isinstance(outer, SessionDict | Session) else None
+        if not isinstance(owner, SessionManager) or owner.cookie.full_name != self.manager.cookie.full_name:
             return False
-        owner = outer._state.owner
-        return isinstance(owner, SessionManager) and owner.cookie.full_name == self.manager.cookie.full_name
+        if owner.model is not self.manager.model:
+            raise ConfigurationError(
+                "two SessionMiddleware with one cookie need one model; give one of them another name"
+            )
+        return True
 
 
 def get_session(connection: HTTPConnection, scope_key: str = "session") -> Session[Any]:

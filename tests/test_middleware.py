@@ -8,6 +8,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import httpx
+import msgspec
 import pytest
 from harness import Browser, exchange, handler
 from starlette.applications import Starlette
@@ -479,6 +480,40 @@ def test_the_same_middleware_twice_sets_one_cookie() -> None:
     reply = Browser(app).request()
 
     assert 1 == len(reply.set_cookies)
+
+
+def test_the_same_cookie_with_another_model_is_refused() -> None:
+    """The inner application would get data that it does not expect."""
+
+    class Visitor(msgspec.Struct):
+        name: str = ""
+
+    app = SessionMiddleware(SessionMiddleware(handler(_store), keys=RING, model=Visitor), keys=RING)
+
+    with pytest.raises(ConfigurationError, match="one model"):
+        Browser(app).request()
+
+
+def test_an_exception_leaves_the_outer_session_in_its_place() -> None:
+    """For whoever handles it."""
+
+    def fail(_: Any) -> None:
+        raise ZeroDivisionError
+
+    inner = SessionMiddleware(handler(fail), keys=RING, cookie=Cookie(name="inner"))
+    seen = []
+
+    async def outside(scope: Scope, receive: Receive, send: Send) -> None:
+        outer = scope["session"]
+        try:
+            await inner(scope, receive, send)
+        finally:
+            seen.append(scope["session"] is outer)
+
+    with pytest.raises(ZeroDivisionError):
+        Browser(SessionMiddleware(outside, keys=RING)).request()
+
+    assert [True] == seen
 
 
 def test_two_cookies_under_two_scope_keys_live_side_by_side() -> None:
