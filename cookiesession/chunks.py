@@ -48,6 +48,8 @@ def gather(
 
     Each candidate is the values of one session's chunks, a missing one empty: at most `TRIES`, first come first.
     """
+    if not cookies:
+        return (), ()
     if len(cookies) == 1:  # a whole token, as on nearly every request
         suffix, value = cookies[0]
         if not suffix and value[1:2] != b".":

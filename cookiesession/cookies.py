@@ -30,7 +30,8 @@ _CHUNK_NAME: Final = re.compile(r".*\.[0-9]+")
 # RFC 6265, section 4.1.1: any character but controls and ";", and a URL's path has no space. Browsers ignore an
 # attribute of over 1,024 bytes.
 _PATH: Final = re.compile(r"/[\x21-\x3A\x3C-\x7E]{0,1023}")
-_DOMAIN: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
+_LABEL: Final = r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+_DOMAIN: Final = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(\.{_LABEL})*")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,19 +60,17 @@ class Cookie:
     max_chunks: int = 2
 
     def __post_init__(self) -> None:
-        _require(
-            _TOKEN.fullmatch(self.name), "a cookie's name is a token of RFC 9110: letters, digits, - and _ will do"
-        )
+        _require(_fits(_TOKEN, self.name), "a cookie's name is a token of RFC 9110: letters, digits, - and _ will do")
         _require(
             not self.name.lower().startswith(("__host-", "__secure-")), "give the cookie's name without its prefix"
         )
         _require(not _CHUNK_NAME.fullmatch(self.name), "a cookie's name may not end in a dot and digits, as chunks do")
         _require(
-            _PATH.fullmatch(self.path),
+            _fits(_PATH, self.path),
             "a cookie's path starts with / and holds printable ASCII but neither ; nor space",
         )
         if self.domain is not None:
-            _require(_DOMAIN.fullmatch(self.domain), "a cookie's domain is a host name without a leading dot, or None")
+            _require(_fits(_DOMAIN, self.domain), "a cookie's domain is a host name without a leading dot, or None")
         _require(self.samesite in get_args(SameSite), "samesite is 'lax', 'strict' or 'none'")
         _require(self.secure or self.samesite != "none", "browsers refuse SameSite=None without secure=True")
         _require(self.secure or not self.partitioned, "browsers refuse Partitioned without secure=True")
@@ -82,7 +81,7 @@ class Cookie:
             "the prefix __Host- needs path='/' and no domain",
         )
         _require(
-            isinstance(self.max_chunks, int) and 1 <= self.max_chunks <= MAX_CHUNKS, f"max_chunks is 1 to {MAX_CHUNKS}"
+            type(self.max_chunks) is int and 1 <= self.max_chunks <= MAX_CHUNKS, f"max_chunks is 1 to {MAX_CHUNKS}"
         )
         _require(self.room > 1000, "the cookie's name, path and domain leave no room for a session")
 
@@ -141,6 +140,10 @@ def read(headers: Iterable[tuple[bytes, bytes]], scanner: re.Pattern[bytes]) -> 
         if name == b"cookie":
             found += scanner.findall(b";" + value)
     return found
+
+
+def _fits(pattern: re.Pattern[str], value: object) -> bool:
+    return isinstance(value, str) and pattern.fullmatch(value) is not None
 
 
 def _require(condition: object, message: str) -> None:

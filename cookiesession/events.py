@@ -114,9 +114,9 @@ class Reporter:
                 self._log(type(error), logging.ERROR, "on_event raised %s", type(error).__name__, exc_info=True)
 
     def _log(self, kind: type, level: int, message: str, detail: object, *, exc_info: bool = False) -> None:
-        now = self._clock()
         if not _logger.isEnabledFor(level):
             return
+        now = self._clock()
         if now < self._silent_until.get(kind, 0):
             self._left_out[kind] = self._left_out.get(kind, 0) + 1
             return

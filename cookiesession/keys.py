@@ -23,7 +23,7 @@ _PRINTABLE: Final = frozenset(range(0x20, 0x7F))
 
 
 class Key:
-    """A secret and the algorithm it is for. Immutable; neither `repr` nor `str` shows the secret, and pickle refuses.
+    """A secret and the algorithm it is for. Neither `repr` nor `str` shows the secret, and pickle refuses.
 
     >>> key = Key.generate()
     >>> Key.parse(key.export()) == key
@@ -89,7 +89,7 @@ class Key:
 
 
 class KeyRing:
-    """The keys in use: `primary` seals, every key opens. Immutable.
+    """The keys in use: `primary` seals, every key opens.
 
     >>> old, new = Key.generate(), Key.generate()
     >>> ring = KeyRing.parse(f"{new.export()} {old.export()}")

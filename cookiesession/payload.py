@@ -67,8 +67,10 @@ def pack(payload: Payload, *, compress: bool = False) -> bytes:
     if compress and len(compressed := codec.compress(encoded)) < len(encoded):
         encoded = compressed
         flags |= _COMPRESSED
-    times = payload.created_at, payload.renewed_at, payload.expires_at, payload.idle_timeout
-    plaintext = _HEADER.pack(flags, *times, payload.id) + encoded + _END
+    header = _HEADER.pack(
+        flags, payload.created_at, payload.renewed_at, payload.expires_at, payload.idle_timeout, payload.id
+    )
+    plaintext = header + encoded + _END
     return plaintext + bytes(-len(plaintext) % (COMPRESSED_PADDING if flags & _COMPRESSED else PADDING))
 
 

@@ -13,7 +13,7 @@ from cookiesession.errors import ConfigurationError, InvalidToken
 from cookiesession.models import ModelCodec, is_typed_dict, needs_defaults
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from cookiesession.models import Upgrade
 
@@ -32,7 +32,9 @@ class PydanticCodec(ModelCodec[T]):
         super().__init__(model, upgrade)
         self.encode = codec.encoder(_plain)
         try:
-            self._validator = pydantic.TypeAdapter(model).validator
+            adapter = pydantic.TypeAdapter(model)
+            self._validator = adapter.validator
+            self._names = frozenset(_field_names(adapter.core_schema))
             default = self.default()
             if self._is_dict:
                 self.validate(default)
@@ -52,7 +54,7 @@ class PydanticCodec(ModelCodec[T]):
             return cast("T", self._validator.validate_python(plain, strict=False, by_alias=False, by_name=True))
         except pydantic.ValidationError as error:
             first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-            raise InvalidToken("invalid", path=".".join(map(str, first["loc"]))) from error
+            raise InvalidToken("invalid", path=".".join(map(self._show, first["loc"]))) from error
         except Exception as error:  # whatever the model's own validators raise
             raise InvalidToken("invalid") from error
 
@@ -63,6 +65,22 @@ class PydanticCodec(ModelCodec[T]):
         if isinstance(data, dict):
             return data.items()
         return [(field.name, getattr(data, field.name)) for field in dataclasses.fields(cast("Any", data))]
+
+    def _show(self, part: int | str) -> str:
+        # A part of a path may also be the key of a mapping, which is data and not to be told.
+        return str(part) if isinstance(part, int) or part in self._names else "[...]"
+
+
+def _field_names(schema: Any) -> Iterator[str]:
+    """The names of all fields in a core schema, at any depth."""
+    if isinstance(schema, list | tuple):
+        for part in schema:
+            yield from _field_names(part)
+    elif isinstance(schema, dict):
+        fields = schema.get("fields", ())
+        yield from (field["name"] if isinstance(field, dict) else field for field in fields)  # of a map, a list, names
+        for part in schema.values():
+            yield from _field_names(part)
 
 
 def _plain(value: object) -> object:

@@ -848,6 +848,28 @@ def test_a_megabyte_of_nesting_within_the_limit_gives_a_session() -> None:
         assert model() == session.data
 
 
+class Priced(BaseModel):
+    """A nested model with mappings, whose keys are data."""
+
+    deep: dict[str, dict[str, list[Address]]] = {}
+
+
+def test_the_path_of_a_refused_field_shows_no_key_of_a_mapping() -> None:
+    """Keys may be data, such as e-mail addresses; only the names of fields and positions are told."""
+    from test_manager import NAME, _payload, _sealed  # noqa: PLC0415 - the one use here
+
+    from cookiesession.payload import pack  # noqa: PLC0415 - likewise
+
+    events: list[Event] = []
+    manager = SessionManager(RING, model=Priced, clock=lambda: START, on_event=events.append)
+    data = {"deep": {"ada@example.org": {"city": [{"city": ["wrong"]}]}}}
+    token = _sealed(pack(_payload(msgspec.msgpack.encode(data))), key=RING.primary)
+
+    manager.session([(b"cookie", NAME + b"=" + token)]).mark_accessed()
+
+    assert [Rejected(reason="invalid", path="deep.[...].city.0.city")] == events
+
+
 class Careless(BaseModel):
     """A model whose own code fails in its own way."""
 
