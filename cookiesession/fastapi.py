@@ -1,24 +1,20 @@
 """FastAPI: the session as a dependency, its cookie in the OpenAPI document, and guards of routes."""
 
-from __future__ import annotations
+# Without "from __future__ import annotations": FastAPI reads the annotations while it runs, of instances too.
 
 import inspect
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, HTTPException, WebSocketException
 from fastapi.openapi.models import APIKey, APIKeyIn
-
-# FastAPI reads the annotations of dependencies while it runs.
-from fastapi.requests import HTTPConnection  # noqa: TC002
+from fastapi.requests import HTTPConnection
 from fastapi.security.base import SecurityBase
 
 from cookiesession.cookies import Cookie
 from cookiesession.manager import SessionManager
 from cookiesession.middleware import get_session
 from cookiesession.session import Session
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
 
 T = TypeVar("T")
 

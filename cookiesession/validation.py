@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import pydantic
-import pydantic_core
 
 from cookiesession import codec
 from cookiesession.errors import ConfigurationError, InvalidToken
 from cookiesession.models import ModelCodec, is_typed_dict, needs_defaults
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from cookiesession.models import Upgrade
 
@@ -83,7 +83,7 @@ def _field_names(schema: Any) -> Iterator[str]:
             yield from _field_names(part)
 
 
-def _plain(value: object) -> object:
+def _plain(value: Any) -> object:
     """What MessagePack can hold of a value that it cannot; called again for what is inside."""
     if isinstance(value, pydantic.RootModel):
         return value.root
@@ -91,10 +91,17 @@ def _plain(value: object) -> object:
         return {**value.__dict__, **(value.__pydantic_extra__ or {})}
     if isinstance(value, pydantic.SecretStr | pydantic.SecretBytes):
         return value.get_secret_value()
+    kind: Any = type(value)
+    return _dumper(kind)(value, mode="json")
+
+
+@functools.lru_cache(maxsize=256)
+def _dumper(kind: Any) -> Callable[..., object]:
+    """What makes plain data of the values of a class that pydantic knows. Raises `TypeError` for any other."""
     try:
-        return pydantic_core.to_jsonable_python(value)
-    except pydantic_core.PydanticSerializationError:
-        raise TypeError(f"Encoding objects of type {type(value).__name__} is unsupported") from None
+        return pydantic.TypeAdapter(kind).dump_python
+    except pydantic.errors.PydanticUserError:
+        raise TypeError(f"Encoding objects of type {kind.__name__} is unsupported") from None
 
 
 def _required(model: Any) -> list[str]:
