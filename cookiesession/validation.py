@@ -92,16 +92,16 @@ def _plain(value: Any) -> object:
     if isinstance(value, pydantic.SecretStr | pydantic.SecretBytes):
         return value.get_secret_value()
     kind: Any = type(value)
-    return _dumper(kind)(value, mode="json")
+    try:
+        return _dumper(kind)(value, mode="json")
+    except (pydantic.errors.PydanticUserError, TypeError, ValueError):  # whose words may hold the value
+        raise TypeError(f"Encoding objects of type {kind.__name__} is unsupported") from None
 
 
 @functools.lru_cache(maxsize=256)
 def _dumper(kind: Any) -> Callable[..., object]:
-    """What makes plain data of the values of a class that pydantic knows. Raises `TypeError` for any other."""
-    try:
-        return pydantic.TypeAdapter(kind).dump_python
-    except pydantic.errors.PydanticUserError:
-        raise TypeError(f"Encoding objects of type {kind.__name__} is unsupported") from None
+    """What makes plain data of the values of a class that pydantic knows."""
+    return pydantic.TypeAdapter(kind).dump_python
 
 
 def _required(model: Any) -> list[str]:

@@ -476,11 +476,8 @@ class Ambiguous(BaseModel):
     number: int = 0
 
 
-class Like(BaseModel):
-    """What looks like an Address."""
-
-    city: str = ""
-    lines: list[str] = []
+class Unknown:
+    """What pydantic knows nothing of."""
 
 
 class AnyStruct(msgspec.Struct):
@@ -507,6 +504,7 @@ class Same(Visitor):
         (Ambiguous, Ambiguous.model_validate({"parsed": "[1]"}), r"session\.data\.parsed would not be accepted"),
         (Ambiguous, Ambiguous(number=2**70), r"session\.data\.number cannot be encoded"),
         (Ambiguous, Ambiguous(anything=object()), r"session\.data\.anything cannot be encoded"),
+        (Ambiguous, Ambiguous(anything=Unknown()), r"anything cannot be encoded: .* of type Unknown is unsupported"),
         (AnyStruct, AnyStruct({1, 2}), r"session\.data\.anything would come back"),
         (AnyStruct, AnyStruct(object()), r"session\.data\.anything cannot be encoded"),
         (Visitor, More(more=1), r"session\.data\.more would come back"),
@@ -522,6 +520,7 @@ class Same(Visitor):
         "Json",
         "int",
         "object",
+        "unknown",
         "set",
         "in a Struct",
         "more",
