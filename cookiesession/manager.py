@@ -169,7 +169,7 @@ class SessionManager(Generic[T]):
         changed = encoded != kept.data or state.payload is not kept
         if not changed and not state.overdue:
             return []
-        empty = encoded == self._empty or (state.is_new and encoded == kept.data)
+        empty = encoded == self._empty or (state.blank and encoded == kept.data)
         if state.outcome(empty=empty) is Outcome.CLEAR:
             return self._delete(state, encoded)
         return self._write(state, encoded, data, used=changed or state.due)
@@ -182,7 +182,8 @@ class SessionManager(Generic[T]):
             encoded = self._codec.encode(data)
         except ENCODING_ERRORS:
             encoded = b""
-        if encoded != state.kept.data or state.payload is not state.kept:
+        kept = state.kept
+        if state.payload is not kept or (encoded != kept.data and not self._codec.same(encoded, kept.data)):
             self.reporter.report(LateWrite())
 
     # What a session asks of its owner.
@@ -223,7 +224,7 @@ class SessionManager(Generic[T]):
         encoded = self._codec.encode(data)  # not always that of another default: it may hold the time, or an id
         state.settle(self.renewed(Payload(flags, 0, 0, 0, 0, b"", None, encoded)), state.brought, state.key)
         state.overdue = bool(state.brought)
-        state.is_new = True
+        state.is_new = state.blank = True
         return data
 
     def renewed(self, payload: Payload) -> Payload:

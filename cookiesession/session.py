@@ -58,6 +58,7 @@ class State(Generic[T]):
     """What one request knows of its session besides the data."""
 
     __slots__ = (
+        "blank",
         "brought",
         "due",
         "headers",
@@ -76,6 +77,7 @@ class State(Generic[T]):
     brought: Sequence[int]  # the chunks that the client has
     key: Key | None  # the one that they are sealed under
     is_new: bool
+    blank: bool  # `kept` is a fresh default, which the client does not have
     renewed: bool  # by renew()
     due: bool  # half of the idle timeout has passed
     overdue: bool  # to be written or deleted even if nothing changes
@@ -96,7 +98,7 @@ class State(Generic[T]):
         self.payload = self.kept = payload
         self.brought = brought
         self.key = key
-        self.renewed = self.due = self.overdue = False
+        self.blank = self.renewed = self.due = self.overdue = False
         self.opened = True
 
 

@@ -169,6 +169,20 @@ def test_saving_twice_writes_once() -> None:
     assert 1 == len(site.save(session))
 
 
+def test_a_new_session_can_be_saved_again_after_a_change_beside_its_data() -> None:
+    """It is what the client has by then, and no longer a default that nobody stored."""
+    site = Site()
+    session = site.open()
+    session.data["a"] = 1
+    site.save(session)
+
+    session.persistent = False
+    site.save(session)
+
+    assert {"a": 1} == site.read()
+    assert not site.open().persistent
+
+
 @pytest.mark.parametrize(
     "change",
     [

@@ -36,7 +36,7 @@ from pydantic import (
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from cookiesession import ConfigurationError, Key, KeyRing, Session, SessionManager, UnencodableData
-from cookiesession.events import Event, Rejected
+from cookiesession.events import Event, LateWrite, Rejected
 
 RING = KeyRing(Key.generate())
 T = TypeVar("T")
@@ -732,6 +732,21 @@ def test_a_field_that_was_added_has_its_default() -> None:
 
     assert Added(name="ada", age=36, tags=["x"], city="Turin") == data
     assert 0 == site.save(session)
+
+
+@pytest.mark.parametrize("change", [False, True], ids=["read", "changed late"])
+def test_a_field_that_was_added_is_no_late_write(change: bool) -> None:
+    """Though it is not in the cookie's bytes; a real change after the response has started still is one."""
+    site = Site(Added, _old_jar())
+    session = site.open()
+    session.mark_accessed()
+    site.save(session)
+
+    if change:
+        session.data.tags.append("late")
+    site.manager.report_late_write(session)
+
+    assert change == (LateWrite() in site.events)
 
 
 def test_a_field_that_was_removed_is_forgotten() -> None:
