@@ -8,6 +8,7 @@ from cookiesession.errors import (
     SessionTooLarge,
     UnencodableData,
 )
+from cookiesession.keyfile import KeyFile
 from cookiesession.keys import Key, KeyRing, KeySource
 from cookiesession.manager import SessionManager
 from cookiesession.middleware import SessionMiddleware, get_session
@@ -21,6 +22,7 @@ __all__ = [
     "CookieSessionError",
     "InvalidToken",
     "Key",
+    "KeyFile",
     "KeyRing",
     "KeySource",
     "Session",

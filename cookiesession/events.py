@@ -88,15 +88,43 @@ class PublicResponse:
     level: ClassVar[int] = logging.WARNING
 
 
-Event = Opened | Sealed | Resealed | Cleared | Rejected | LateWrite | TooLarge | PublicResponse
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeysRead:
+    """A key file was read and is in use. `key_id` is that of the key that seals, `keys` the number of all in it."""
+
+    level: ClassVar[int] = logging.INFO
+    path: str
+    key_id: str
+    keys: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeysRefused:
+    """A key file could not be read, or not be used; the keys that were read last stay in use."""
+
+    level: ClassVar[int] = logging.ERROR
+    path: str
+    problem: str
+
+
+Event = Opened | Sealed | Resealed | Cleared | Rejected | LateWrite | TooLarge | PublicResponse | KeysRead | KeysRefused
 
 
 class Reporter:
-    """Hands events to the application's callable and, at a bounded rate, to the logger `cookiesession`."""
+    """Hands events to the application's callable and, at a bounded rate, to the logger `cookiesession`.
 
-    def __init__(self, listener: Callable[[Event], object] | None, clock: Callable[[], float]) -> None:
+    `log_interval` is in seconds: each kind of event is logged at most once in so long.
+    """
+
+    def __init__(
+        self,
+        listener: Callable[[Event], object] | None,
+        clock: Callable[[], float],
+        log_interval: float = LOG_INTERVAL,
+    ) -> None:
         self._listener = listener
         self._clock = clock
+        self._log_interval = log_interval
         self._silent_until: dict[type, float] = {}
         self._left_out: dict[type, int] = {}
 
@@ -120,7 +148,7 @@ class Reporter:
         if now < self._silent_until.get(kind, 0):
             self._left_out[kind] = self._left_out.get(kind, 0) + 1
             return
-        self._silent_until[kind] = now + LOG_INTERVAL
+        self._silent_until[kind] = now + self._log_interval
         if left_out := self._left_out.pop(kind, 0):
             message += f" (and {left_out} more since the last such record)"
         _logger.log(level, message, detail, exc_info=exc_info)

@@ -150,6 +150,19 @@ class KeySource(Protocol):
         ...
 
 
+@runtime_checkable
+class RefreshingKeySource(KeySource, Protocol):
+    """A `KeySource` that can look for newer keys at once. `KeyFile` is one."""
+
+    def refresh(self, now: float) -> KeyRing:
+        """The ring to use at `now`, after another look.
+
+        Called when a token names a key that `current()` did not give. Anybody can send such tokens: whoever implements
+        this looks at most once in a while, and waits for a bounded time.
+        """
+        ...
+
+
 def _require_strong(secret: bytes) -> None:
     if not isinstance(secret, bytes) or len(secret) != _SECRET:
         raise ConfigurationError(f"a key's secret is {_SECRET} bytes; make a key with: {KEYGEN}")

@@ -15,7 +15,7 @@ from cookiesession.codec import DECODING_ERRORS, ENCODING_ERRORS, MAX_ENCODED, C
 from cookiesession.cookies import Cookie
 from cookiesession.errors import ConfigurationError, InvalidToken, SessionTooLarge
 from cookiesession.events import Cleared, Event, LateWrite, Opened, Rejected, Reporter, Resealed, Sealed, TooLarge
-from cookiesession.keys import KeySource
+from cookiesession.keys import KeySource, RefreshingKeySource
 from cookiesession.payload import ID_LENGTH, LAST_SECOND, PERSISTENT, Payload, pack, unpack
 from cookiesession.schema import codec_for
 from cookiesession.session import PLACEHOLDER, Outcome, Session, SessionDict, State, UnopenedDict
@@ -23,7 +23,7 @@ from cookiesession.session import PLACEHOLDER, Outcome, Session, SessionDict, St
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from cookiesession.keys import Key
+    from cookiesession.keys import Key, KeyRing
     from cookiesession.models import Upgrade
 
 T = TypeVar("T")
@@ -54,7 +54,7 @@ class ModelOptions(Options, total=False):
 class SessionManager(Generic[T]):
     """Opens sessions from request headers and saves them as response headers, for any framework or none.
 
-    - `keys`: a `KeyRing`, or whatever else gives one.
+    - `keys`: a `KeyRing`, a `KeyFile`, or a `KeySource` of yours.
     - `model`: the type of the data: a pydantic `BaseModel`, a `msgspec.Struct`, a dataclass or a `TypedDict`, whose
       fields have defaults. Without one it is a dict.
     - `upgrade`: called with the plain data of an old session that `model` no longer accepts. It returns new data, plain
@@ -107,7 +107,9 @@ class SessionManager(Generic[T]):
         random: Callable[[int], bytes] = os.urandom,
     ) -> None:
         if not isinstance(keys, KeySource):
-            raise ConfigurationError("keys is a KeyRing: KeyRing.from_env(name), KeyRing.parse(text) or KeyRing(key)")
+            raise ConfigurationError(
+                "keys is a KeyRing or KeyFile: KeyRing.from_env(name), KeyRing.parse(text), KeyFile(path)"
+            )
         self.cookie = cookie
         self.model = model
         self.reporter = Reporter(on_event, clock)
@@ -197,7 +199,11 @@ class SessionManager(Generic[T]):
         for parts in candidates:
             try:
                 token = chunks.join(parts)
-                plaintext, key = envelope.open(token, ring, self._binding, now=now)
+                try:
+                    plaintext, key = envelope.open(token, ring, self._binding, now=now)
+                except InvalidToken as invalid:
+                    ring = self._ring_after(invalid, now)
+                    plaintext, key = envelope.open(token, ring, self._binding, now=now)
                 payload = unpack(plaintext, now)
                 data = self._codec.decode(payload.data)
             except InvalidToken as invalid:
@@ -240,6 +246,12 @@ class SessionManager(Generic[T]):
     def expiry(self, lifetime: timedelta) -> int:
         """The second at which what lives from now for `lifetime` ends. Raises `ConfigurationError`."""
         return min(int(self._clock()) + _seconds("lifetime", lifetime), LAST_SECOND)
+
+    def _ring_after(self, invalid: InvalidToken, now: int) -> KeyRing:
+        # Another instance may know a key that this one has not read yet. Raises `invalid` where that cannot help.
+        if invalid.reason != "unknown_key" or not isinstance(self._keys, RefreshingKeySource):
+            raise invalid
+        return self._keys.refresh(now)
 
     def _write(self, state: State[T], encoded: bytes, data: T, *, used: bool) -> list[tuple[bytes, bytes]]:
         now = int(self._clock())

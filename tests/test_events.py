@@ -13,6 +13,8 @@ from cookiesession.errors import Reason
 from cookiesession.events import (
     Cleared,
     Event,
+    KeysRead,
+    KeysRefused,
     LateWrite,
     Opened,
     PublicResponse,
@@ -32,6 +34,8 @@ EVENTS: tuple[Event, ...] = (
     LateWrite(),
     TooLarge(size=9000, limit=7448),
     PublicResponse(),
+    KeysRead(path="/etc/keys.toml", key_id="0badcafe", keys=2),
+    KeysRefused(path="/etc/keys.toml", problem="No such file or directory"),
 )
 REASONS: tuple[Reason, ...] = get_args(Reason)
 
@@ -86,7 +90,18 @@ def test_event_has_no_field_for_a_token_an_id_or_a_value(event: Event) -> None:
     """Key ids, sizes, counts, reasons and the names of fields are all that there is. Case A17."""
     kinds = {field.name: type(getattr(event, field.name)) for field in dataclasses.fields(event)}
 
-    assert set(kinds) <= {"key_id", "old_key_id", "primary", "size", "limit", "chunks", "reason", "path"}
+    assert set(kinds) <= {
+        "key_id",
+        "old_key_id",
+        "primary",
+        "size",
+        "limit",
+        "chunks",
+        "reason",
+        "path",
+        "keys",
+        "problem",
+    }
     assert set(kinds.values()) <= {str, bool, int, type(None)}
 
 
@@ -122,10 +137,11 @@ def test_reasons_are_those_that_are_documented() -> None:
     ("kinds", "level"),
     [
         ((Opened, Sealed, Resealed, Cleared), logging.DEBUG),
-        ((Rejected,), logging.INFO),
+        ((Rejected, KeysRead), logging.INFO),
         ((LateWrite, TooLarge, PublicResponse), logging.WARNING),
+        ((KeysRefused,), logging.ERROR),
     ],
-    ids=["everyday", "the-client's", "the-application's"],
+    ids=["everyday", "worth knowing", "the-application's", "the-operator's"],
 )
 def test_level_tells_whose_it_is(kinds: tuple[type[Event], ...], level: int) -> None:
     """Nothing that a client can cause is a warning."""

@@ -26,6 +26,9 @@ FLOORS = {
     "cookies": 1,
     "events": 1,
     "keys": 2,
+    "schedule": 3,
+    "keyfile": 4,
+    "lint": 4,
     "models": 2,
     "payload": 2,
     "chunks": 2,
@@ -41,8 +44,15 @@ FLOORS = {
     "demo.app": 8,
     "demo": 9,
     "demo.server": 9,
-    "cli": 10,
-    "__main__": 11,
+    "cli.documents": 10,
+    "cli.durations": 10,
+    "cli.files": 10,
+    "cli.tables": 10,
+    "cli.demo": 11,
+    "cli.inspect": 11,
+    "cli.keys": 11,
+    "cli": 12,
+    "__main__": 13,
 }
 PUBLIC = FLOORS[""]
 
@@ -50,6 +60,7 @@ PUBLIC = FLOORS[""]
 THIRD_PARTY = {
     "aead": "cryptography",
     "codec": "msgspec",
+    "schedule": "msgspec",
     "models": "msgspec",
     "validation": "pydantic",
     "schema": "msgspec",
@@ -61,6 +72,13 @@ THIRD_PARTY = {
     "demo.app": "starlette",
     "demo.server": "uvicorn",
     "cli": "click",
+    "cli.demo": "click",
+    "cli.documents": "tomlkit",
+    "cli.durations": "click",
+    "cli.files": "filelock",
+    "cli.inspect": "click",
+    "cli.keys": "click",
+    "cli.tables": "rich",
 }
 
 AWAITING = {"manager", "middleware", "revocation", "stores", "fastapi", "demo"}

@@ -631,6 +631,66 @@ def test_a_key_that_was_removed_ends_its_sessions() -> None:
     assert {} == site.jar
 
 
+class Elsewhere:
+    """A source that looks for newer keys when it is asked to."""
+
+    def __init__(self, ring: KeyRing, newer: KeyRing) -> None:
+        self.ring = ring
+        self.newer = newer
+        self.looks = 0
+
+    def current(self, now: float) -> KeyRing:
+        return self.ring
+
+    def refresh(self, now: float) -> KeyRing:
+        self.looks += 1
+        self.ring = self.newer
+        return self.ring
+
+
+def test_a_token_of_an_unknown_key_has_the_source_look_again() -> None:
+    """Another instance may have read a key that this one has not."""
+    ahead = Site(KeyRing(KEY, OLD))
+    ahead.store(a=1)
+    source = Elsewhere(KeyRing(OLD), KeyRing(KEY, OLD))
+    behind = Site(source)
+    behind.jar = ahead.jar
+
+    session = behind.open()
+
+    assert {"a": 1} == session.data
+    assert [] == behind.save(session)
+    assert 1 == source.looks
+    assert [Opened(key_id=KEY.id, primary=True, size=len(ahead.jar[NAME]), chunks=1)] == behind.events
+
+
+def test_a_key_that_nobody_knows_costs_a_look_for_each_token() -> None:
+    """How often a source really looks is its own affair. Four tokens are tried, and four looks are taken."""
+    stranger = Site(KeyRing(Key.generate()))
+    stranger.store(a=1)
+    source = Elsewhere(KeyRing(OLD), KeyRing(KEY, OLD))
+    site = Site(source)
+
+    session = site.open(b"; ".join([NAME + b"=" + stranger.jar[NAME]] * 100))
+
+    assert {} == session.data
+    assert 4 == source.looks
+    assert [Rejected(reason="unknown_key")] * 4 == site.events
+
+
+def test_other_bad_tokens_have_nobody_look() -> None:
+    """Nor do good ones."""
+    source = Elsewhere(KeyRing(KEY), KeyRing(OLD))
+    site = Site(source)
+    site.store(a=1)
+    good = site.jar[NAME]
+
+    for token in (good, good[:-1] + b"!", b"x" * 5000, b"2." + good, good[:40] + b"AAAA" + good[44:]):
+        site.open(NAME + b"=" + token).mark_accessed()
+
+    assert 0 == source.looks
+
+
 @pytest.mark.parametrize("algorithm", ["xaes-256-gcm", "aes-256-gcm", "fernet"])
 def test_every_algorithm_carries_a_session(algorithm: Any) -> None:
     """A change of algorithm is a rotation, there and back."""
