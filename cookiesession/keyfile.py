@@ -30,6 +30,7 @@ SIZE_LIMIT: Final = 2**20
 _SETTLED: Final = 0.05  # seconds between two readings that have to agree before a change counts
 _READINGS: Final = 20  # of a file that keeps changing, before it is left to the next check
 _PATIENCE: Final = 0.25  # seconds that a request waits for a reading, where it names an unknown key
+_IDLE: Final = 60  # seconds without a request, after which one waits for a reading: the ring may be of long ago
 _OTHERS: Final = 0o077  # permissions of anybody but the owner
 
 _logger = logging.getLogger("cookiesession")
@@ -41,10 +42,11 @@ class KeyFile:
     Every key opens from the moment it is read until it `retires`, and the newest that is past `activates` seals.
     `python -m cookiesession keys` makes such a file and changes it.
 
-    The file is read every `check_every` by a thread of its own, so that no request waits for a disk. A token that names
-    an unknown key has it read at once, at most once a second, and waits for that a quarter of a second at most.
-    Symbolic links are followed each time. A change counts once two readings agree. A file that turns unreadable, empty
-    or wrong changes nothing: the last good keys stay, and each reading that fails is an error in the log and an event.
+    The file is read every `check_every` while there are requests, by a thread of its own, so that they need not wait
+    for a disk. Two wait, a quarter of a second at most: the first request after a pause of a minute, and one whose
+    token names an unknown key, which has the file read at once, though not twice a second. Symbolic links are followed.
+    A change counts once two readings agree. A file that turns unreadable, empty or wrong changes nothing: the last good
+    keys stay, and each reading that fails is an error in the log and an event.
 
     - `on_event`: called with `KeysRead` and `KeysRefused`, on the thread that reads.
     - `clock`: seconds since the epoch. For tests.
@@ -70,8 +72,10 @@ class KeyFile:
         self._clock = clock
         self._checked_at = self._refreshed_at = clock()
         self._reader = threading.Thread()  # the one that reads, or has read
+        self._awaited: threading.Thread | None = None  # the one that a request has waited for
         self._pause = threading.Event()  # never set
         self._read_last = b""
+        self._mode = 0
         self._schedule = Schedule()
         try:
             self._accept(self._read())
@@ -79,10 +83,13 @@ class KeyFile:
             raise ConfigurationError(f"the key file {self.path} cannot be used: {_problem(error)}") from None
 
     def current(self, now: float) -> KeyRing:
-        """The ring at `now` (seconds since the epoch). Has the file read where that is due, and does not wait."""
-        if not 0 <= now - self._checked_at < self._check_every:
+        """The ring at `now` (seconds since the epoch). Has the file read where that is due."""
+        pause = now - self._checked_at
+        if not 0 <= pause < self._check_every:
             self._checked_at = now
-            self._begin_to_read(patience=0)
+            self._begin_to_read()
+            if pause >= _IDLE:
+                self._wait_for_reader()
         if self._span.schedule is not self._schedule or not self._span.begins <= now < self._span.ends:
             self._span = self._span_at(now)
         return self._span.ring
@@ -91,19 +98,25 @@ class KeyFile:
         """The ring at `now`, from a reading that begins now, unless one began in this very second."""
         if int(now) != int(self._refreshed_at):
             self._refreshed_at = self._checked_at = now
-            self._begin_to_read(patience=_PATIENCE)
+            self._begin_to_read()
+            self._wait_for_reader()
         return self.current(now)
 
     def __repr__(self) -> str:
         return f"<KeyFile {self.path}>"
 
-    def _begin_to_read(self, patience: float) -> None:
-        if self._reader.is_alive():  # on a slow disk, for which somebody may have waited already
+    def _begin_to_read(self) -> None:
+        if self._reader.is_alive():
             return
         self._reader = threading.Thread(target=self._check, name="cookiesession-keyfile", daemon=True)
         with suppress(RuntimeError):  # the process can have no more threads now; the next check tries again
             self._reader.start()
-            self._reader.join(patience)
+
+    def _wait_for_reader(self) -> None:
+        if self._reader is not self._awaited:  # on a slow disk one request waits, and no other for the same reading
+            self._awaited = self._reader
+            with suppress(RuntimeError):  # it could not start
+                self._reader.join(_PATIENCE)
 
     def _check(self) -> None:
         """One reading, and what follows from it."""
@@ -116,7 +129,11 @@ class KeyFile:
 
     def _read(self) -> bytes:
         with self.path.open("rb") as file:
-            return file.read(SIZE_LIMIT)
+            self._mode = os.fstat(file.fileno()).st_mode
+            text = file.read(SIZE_LIMIT + 1)
+        if len(text) > SIZE_LIMIT:
+            raise ConfigurationError(f"it is longer than {SIZE_LIMIT} bytes")
+        return text
 
     def _settled(self, text: bytes) -> bytes:
         # Half of a file may look like a whole one that has lost keys.
@@ -146,8 +163,7 @@ class KeyFile:
         self._reporter.report(KeysRefused(path=str(self.path), problem=_problem(error)))
 
     def _warn_of_permissions(self) -> None:
-        mode = self.path.stat().st_mode
-        if os.name == "posix" and mode & _OTHERS:  # pragma: no branch - Windows has other ways to say it
+        if os.name == "posix" and self._mode & _OTHERS:  # pragma: no branch - Windows has other ways to say it
             _logger.warning("others than its owner may use the key file %s: chmod 600 it", self.path)
 
 

@@ -70,9 +70,8 @@ class Schedule:
         if problem:
             raise ConfigurationError(problem)  # here, so that what it does not show is not its context either
         schedule = cls(tuple(entry.scheduled() for entry in entries))
-        if not schedule.keys:
-            raise ConfigurationError(f"it holds no key; add one with: {ADD}")
-        KeyRing(*(each.key for each in schedule.keys))  # refuses two keys of one id
+        if schedule.keys:
+            KeyRing(*(each.key for each in schedule.keys))  # refuses two keys of one id
         return schedule
 
     def with_keys_of(self, other: Schedule) -> Schedule:
@@ -84,11 +83,12 @@ class Schedule:
         """The keys that open at `now`, with the newest active one first: it seals, and the others follow by age.
 
         Where none is active yet (the clock is behind, say) the first to become so seals. Raises `ConfigurationError`
-        where every key has retired.
+        where there is no key, or every one has retired.
         """
         live = [each for each in self.keys if not each.has_retired(now)]
         if not live:
-            raise ConfigurationError(f"every key in it has retired; add one with: {ADD}")
+            problem = "every key in it has retired" if self.keys else "it holds no key"
+            raise ConfigurationError(f"{problem}; add one with: {ADD}")
         primary = _primary(live, now)
         others = sorted((each for each in live if each is not primary), key=_age, reverse=True)
         return KeyRing(primary.key, *(each.key for each in others))
@@ -133,6 +133,8 @@ class Schedule:
         A key whose successor has begun to seal retires once the last session it can have sealed is over: `lifetime`
         after that beginning, and `propagation` later for clocks that differ. Doing it again changes nothing.
         """
+        if not self.keys:
+            raise ConfigurationError(f"there is no key to rotate; add one with: {ADD}")
         newest = max(self.keys, key=_age)
         standing = [each for each in self.keys if each.retires is None]
         rotated = self
@@ -152,10 +154,19 @@ class Schedule:
         changed = tuple(replace(each, retires=at) if each.key.id == id else each for each in self.keys)
         if all(each.retires is not None for each in changed):
             raise ConfigurationError(f"no key would be left to seal after {id}; add one first with: {ADD}")
+        before, after = (
+            _primary([each for each in keys if not each.has_retired(at)], at) for keys in (self.keys, changed)
+        )
+        if before.key.id == id and after.retires is not None:  # which is before the sessions end that it would seal
+            raise ConfigurationError(
+                f"{after.key.id} would seal after {id}, and ends itself; add one first with: {ADD} --activate-in 0s"
+            )
         return Schedule(changed)
 
     def _retired_by_successor(self, scheduled: ScheduledKey, now: datetime, margin: timedelta) -> ScheduledKey:
-        successor = self.successor(scheduled, now)
+        # One that ends itself, because somebody said so, may leave the sealing to this one again.
+        later = (each for each in self.keys if _age(each) > _age(scheduled) and each.retires is None)
+        successor = min(later, key=_age, default=None)
         if scheduled.retires is not None or successor is None or successor.activates > now:
             return scheduled
         return replace(scheduled, retires=successor.activates + margin)

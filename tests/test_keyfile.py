@@ -132,7 +132,8 @@ def test_ring_is_one_object_between_two_changes(opened: KeyFile, clock: Clock) -
         pytest.param("", "missing required field `keys`", id="empty"),
         pytest.param(toml(OLD)[:-40], "cannot be used", id="half"),
         pytest.param(toml(OLD, retires=NOW), "every key in it has retired", id="retired"),
-        pytest.param("#" * SIZE_LIMIT + "\n" + toml(OLD), "missing required field", id="endless"),
+        pytest.param("keys = []", "it holds no key", id="no key"),
+        pytest.param(toml(OLD).ljust(SIZE_LIMIT + 1, "\n"), "it is longer than 1048576 bytes", id="endless"),
     ],
 )
 def test_file_that_is_no_good_to_begin_with_is_a_configuration_error(
@@ -380,6 +381,28 @@ def _let_go(reader: threading.Thread, pipe: Path) -> None:
     write(pipe, toml(OLD))
     os.close(writer)
     reader.join(10)
+
+
+@pytest.mark.parametrize("verb", ["current", "refresh"])
+def test_first_request_after_a_pause_waits_for_the_file(opened: KeyFile, path: Path, clock: Clock, verb: str) -> None:
+    """Nobody has asked for hours: what this process knows is that old."""
+    write(path, toml(NEW))
+    clock.now += 8 * 3600
+
+    ring = getattr(opened, verb)(clock())
+
+    assert ring.keys == (NEW,)
+
+
+def test_unknown_key_waits_for_a_reading_that_runs_already(opened: KeyFile, path: Path, clock: Clock) -> None:
+    """The request itself has begun it, when it asked for the ring."""
+    write(path, toml(OLD, NEW))
+    clock.now += CHECK
+
+    before, after = opened.current(clock()), opened.refresh(clock())
+
+    assert before.keys == (OLD,)
+    assert after.keys == (NEW, OLD)
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs a named pipe")

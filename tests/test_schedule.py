@@ -97,7 +97,6 @@ def test_json_and_toml_say_the_same() -> None:
         pytest.param(b"a = " + b"[" * 100_000, "neither JSON nor TOML", id="deep TOML"),
         pytest.param(b'{"keys": ' * 100_000, "list of keys", id="deep JSON"),
         pytest.param(b"{}", "missing required field `keys`", id="no keys"),
-        pytest.param(document(), "holds no key", id="no key"),
         pytest.param(document({}), r"missing required field `key` - at `\$\.keys\[0\]`", id="nothing of a key"),
         pytest.param(document(entry(key=None)), r"got `null` - at `\$\.keys\[0\]\.key`", id="null for a key"),
         pytest.param(document(entry(key="secret")), "a key starts with 'csk1'", id="a password"),
@@ -213,6 +212,15 @@ def test_instances_agree_on_keys_of_one_second() -> None:
     primaries = {Schedule(order).ring(NOW).primary.id for order in permutations(keys)}
 
     assert len(primaries) == 1
+
+
+def test_document_of_no_key_can_be_added_to() -> None:
+    """But gives no ring."""
+    schedule = Schedule.parse(document())
+
+    assert schedule == Schedule()
+    with pytest.raises(ConfigurationError, match=f"it holds no key; add one with: {ADD}"):
+        schedule.ring(NOW)
 
 
 def test_no_ring_is_left_of_retired_keys() -> None:
@@ -388,6 +396,29 @@ def test_last_key_without_an_end_cannot_retire(end: timedelta | None) -> None:
 
     with pytest.raises(ConfigurationError, match=f"no key would be left to seal after {NEW.id}; add one first"):
         schedule.retire(NEW.id, NOW + HOUR)
+
+
+def test_retirement_leaves_no_key_to_seal_that_ends_itself() -> None:
+    """Its sessions would end before their time. Once another key is due to seal, the same is no harm."""
+    dated = (scheduled(OLD, -40 * DAY, retires=DAY), scheduled(MIDDLE, -DAY), scheduled(NEW, HOUR))
+
+    with pytest.raises(ConfigurationError, match=f"{OLD.id} would seal after {MIDDLE.id}, .*--activate-in 0s"):
+        Schedule(dated).retire(MIDDLE.id, NOW)
+
+    assert Schedule(dated).retire(MIDDLE.id, NOW + HOUR).ring(NOW + HOUR).primary == NEW
+
+
+def test_rotation_sets_no_end_by_a_successor_that_ends_itself() -> None:
+    """When that has gone, the key before it seals again."""
+    schedule = Schedule((scheduled(OLD, -10 * DAY), scheduled(NEW, -DAY, retires=DAY)))
+
+    assert rotated(schedule).keys[:2] == schedule.keys
+
+
+def test_rotation_of_no_key_says_what_to_do() -> None:
+    """There is nothing to go by."""
+    with pytest.raises(ConfigurationError, match="there is no key to rotate; add one with"):
+        rotated(Schedule())
 
 
 def test_moment_is_in_utc() -> None:
