@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint types tests bench clean
+.PHONY: demo test lint types tests slow bench clean
 
 demo: $(READY)  ## start the demonstration on http://127.0.0.1:8000
 	$(BIN)/python -m cookiesession demo $(ARGS)
@@ -21,7 +21,10 @@ types: $(READY)
 	$(BIN)/pyright
 
 tests: $(READY)
-	$(BIN)/pytest --cov --cov-report=term $(ARGS)
+	$(BIN)/pytest -m "not slow" --cov --cov-report=term $(ARGS)
+
+slow: $(READY)  ## what takes minutes: simulations and fuzzing of which `test` runs a slice
+	$(BIN)/pytest -m slow --timeout 3600 $(ARGS)
 
 bench: $(READY)  ## the benchmarks, side by side with Starlette's own sessions
 	$(BIN)/python benchmarks/requests.py $(ARGS)
@@ -29,7 +32,7 @@ bench: $(READY)  ## the benchmarks, side by side with Starlette's own sessions
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
-	$(BIN)/python -m pip install --quiet --editable ".[demo,fastapi]" --group dev
+	$(BIN)/python -m pip install --quiet --editable ".[cli,demo,fastapi,settings]" --group dev
 	touch $(READY)
 
 clean:

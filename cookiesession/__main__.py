@@ -7,24 +7,26 @@ import sys
 from cookiesession.errors import ConfigurationError
 from cookiesession.keys import Key
 
+_EXTRA = ("click", "filelock", "rich", "tomlkit")
+
 
 def main() -> None:
     """Runs the command that the process was given. Never returns."""
     try:
-        from cookiesession.cli import cli  # noqa: PLC0415  click comes with an extra
+        from cookiesession.cli import cli  # noqa: PLC0415  what it needs comes with an extra
     except ModuleNotFoundError as error:
-        if error.name != "click":
+        if error.name not in _EXTRA:
             raise
-        sys.exit(_run_without_click(sys.argv[1:]))
+        sys.exit(_run_without(error.name, sys.argv[1:]))
     cli(prog_name="python -m cookiesession")
 
 
-def _run_without_click(arguments: list[str]) -> str | None:
+def _run_without(package: str, arguments: list[str]) -> str | None:
     """Makes a key. Returns the error that ends the process, or None."""
     command, *rest = arguments or ["help"]
     if command != "keygen" or len(rest) > 1:
         extra = "demo" if command == "demo" else "cli"
-        return f'Error: {command} needs click: pip install "cookiesession[{extra}]"'
+        return f'Error: {command} needs {package}: pip install "cookiesession[{extra}]"'
     try:
         key = Key.generate(*rest)  # type: ignore[arg-type]  # what is not an algorithm is refused
     except ConfigurationError as error:

@@ -139,6 +139,21 @@ def test_bare_installation_says_what_is_missing(tmp_path: Path, arguments: tuple
     assert ended.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize("package", ["filelock", "rich", "tomlkit"])
+def test_half_an_installation_says_what_is_missing(tmp_path: Path, package: str) -> None:
+    """Other packages bring click, and not the rest of the extra: keygen works all the same."""
+    path = missing(tmp_path, package)
+
+    ended = run("keys", "list", "keys.toml", path=path)
+
+    assert (1, "", f'Error: keys needs {package}: pip install "cookiesession[cli]"\n') == (
+        ended.returncode,
+        ended.stdout,
+        ended.stderr,
+    )
+    assert "xaes-256-gcm" == Key.parse(run("keygen", path=path).stdout).algorithm
+
+
 def test_demo_without_uvicorn_says_what_is_missing(tmp_path: Path) -> None:
     """The extra `cli` is not enough for it."""
     ended = run("demo", path=missing(tmp_path, "uvicorn"))

@@ -1,36 +1,13 @@
-"""The command line, with click. Each command is a few lines over a public function."""
+"""The command `demo`, which serves the demonstration."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import click
-
-from cookiesession.keys import ALGORITHMS, Key
-
-if TYPE_CHECKING:
-    from cookiesession.aead import Algorithm
 
 _FILE = click.Path(exists=True, dir_okay=False)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="cookiesession")
-def cli() -> None:
-    """Encrypted sessions for Starlette, FastAPI and any ASGI application."""
-
-
-@cli.command()
-@click.argument("algorithm", type=click.Choice(ALGORITHMS), default=ALGORITHMS[0])
-def keygen(algorithm: Algorithm) -> None:
-    """Make a key and print it.
-
-    Keep the key as you keep a password: whoever holds it can read and write every session.
-    """
-    click.echo(Key.generate(algorithm).export())
-
-
-@cli.command()
+@click.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address or name to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes a free one.")
 @click.option("--certfile", type=_FILE, help="Certificate chain (PEM), to serve over TLS.")
