@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +14,26 @@ from harness import Browser
 from starlette.applications import Starlette
 from starlette.routing import Route
 
-from cookiesession import Key, KeyRing, SessionMiddleware
+from cookiesession import Key, KeyRing, KeySource, SessionMiddleware
 
 README = (Path(__file__).parent.parent / "README.md").read_text("utf-8")
 
+KEY_FILE = """
+[[keys]]
+key = "{}"
+added = 2026-01-01T00:00:00Z
+activates = 2026-01-01T00:00:00Z
+"""
+
 
 @pytest.fixture
-def blocks(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+def blocks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
     """What is defined once all Python of the README has run, one block after the other."""
     monkeypatch.setenv("SESSION_KEYS", Key.generate().export())
+    monkeypatch.setenv("COOKIESESSION_KEYS", Key.generate().export())
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "keys.toml").touch(mode=0o600)
+    (tmp_path / "keys.toml").write_text(KEY_FILE.format(Key.generate().export()))
     namespace: dict[str, Any] = {}
     for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL):
         exec(compile(block, "README.md", "exec"), namespace)  # noqa: S102 - our own README
@@ -82,3 +95,83 @@ def test_the_size_that_is_promised_fits(blocks: dict[str, Any]) -> None:
 
     assert 2 == len(reply.set_cookies)
     assert len(json.dumps({"text": "x" * 5390})) > 5400
+
+
+class Vault:
+    """A secrets manager, which may be away."""
+
+    def __init__(self, text: str | None) -> None:
+        self.text = text
+
+    def __call__(self) -> str:
+        if self.text is None:
+            raise OSError("the secrets manager is away")
+        return self.text
+
+
+def _fetched_at(source: Any, now: float) -> KeyRing:
+    """The ring in use once what `now` made due has been done."""
+    readers = threading.enumerate()
+    source.current(now)
+    for thread in set(threading.enumerate()) - set(readers):
+        thread.join(10)
+    ring: KeyRing = source.current(now)
+    return ring
+
+
+def test_keys_from_elsewhere_are_fetched_every_few_minutes(blocks: dict[str, Any]) -> None:
+    """Off the request's path, and no more often than said. The ring stays one object until it changes."""
+    old, new = Key.generate(), Key.generate()
+    vault = Vault(old.export())
+    source = blocks["FetchedKeys"](vault, seconds=300)
+    first = _fetched_at(source, 1000)
+    vault.text = f"{new.export()} {old.export()}"
+
+    early, due = _fetched_at(source, 1299), _fetched_at(source, 1300)
+
+    assert isinstance(source, KeySource)
+    assert first is early
+    assert (old,) == first.keys
+    assert (new, old) == due.keys
+
+
+def test_keys_from_elsewhere_stay_while_elsewhere_is_away(
+    blocks: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Or gives what is no key. It is logged, and the next try is a good one."""
+    old, new = Key.generate(), Key.generate()
+    vault = Vault(old.export())
+    source = blocks["FetchedKeys"](vault, seconds=300)
+
+    rings = []
+    for now, text in ((1000, None), (2000, "<html>"), (3000, new.export())):
+        vault.text = text
+        rings.append(_fetched_at(source, now).keys)
+
+    assert [(old,), (old,), (new,)] == rings
+    assert ["the session keys could not be fetched"] * 2 == [record.getMessage() for record in caplog.records]
+
+
+def test_keys_that_cannot_be_fetched_at_start_up_end_the_process(blocks: dict[str, Any]) -> None:
+    """A process without keys has nothing to run for."""
+    with pytest.raises(OSError, match="away"):
+        blocks["FetchedKeys"](Vault(None))
+
+
+def test_sessions_live_on_under_keys_from_elsewhere(blocks: dict[str, Any]) -> None:
+    """Through a rotation that happens there."""
+    old, new = Key.generate(), Key.generate()
+    vault = Vault(old.export())
+    source = blocks["FetchedKeys"](vault, seconds=300)
+    app = Starlette(routes=[Route("/home", blocks["home"])])
+    app.add_middleware(SessionMiddleware, keys=source)
+    browser = Browser(app)
+    browser.request(path="/home")
+
+    for text in (f"{old.export()} {new.export()}", f"{new.export()} {old.export()}", new.export()):
+        vault.text = text
+        source._due = 0.0
+        _fetched_at(source, time.time())
+        reply = browser.request(path="/home")
+
+    assert b"view 4" == reply.body
