@@ -24,7 +24,7 @@ RFC_4648 = [
 ]
 
 hostile_text = st.binary(max_size=40) | st.lists(
-    st.sampled_from([bytes([character]) for character in ALPHABET + b"+/=\n \0\xff"]), max_size=12
+    st.sampled_from([bytes([character]) for character in ALPHABET + b'+/=\n \0\xff"\\']), max_size=12
 ).map(b"".join)
 
 
@@ -101,9 +101,15 @@ def test_last_character_with_unused_bits_has_one_spelling(start: bytes, spelling
         pytest.param(b"Zm9\xf6", id="latin-1"),
         pytest.param(b"Zm9\xef\xbd\x96", id="full-width-letter"),
         pytest.param(b"a.bc", id="dot"),
+        pytest.param(b'Zm9v"', id="quote"),
+        pytest.param(b'"Zm9v"', id="quoted"),
+        pytest.param(b'Zm9v" ', id="quote-and-space"),
+        pytest.param(rb"\u0041AA", id="escape-of-a-letter"),
+        pytest.param(rb"\u002bAA", id="escape-of-a-plus"),
+        pytest.param(rb"\/\/\/\/", id="escaped-slashes"),
     ],
 )
 def test_text_of_others_is_refused(text: bytes) -> None:
-    """Padding, the other alphabet, white space and whatever lax decoders pass over. Case A10."""
+    """Padding, the other alphabet, white space, JSON and whatever lax decoders pass over. Case A10."""
     with pytest.raises(ValueError, match=r"base64|Base64|padding|canonical"):
         base64url.decode(text)

@@ -78,6 +78,7 @@ PUBLIC = FLOORS[""]
 
 # The one package of others that a file may need.
 THIRD_PARTY = {
+    "base64url": "msgspec",
     "aead": "cryptography",
     "codec": "msgspec",
     "schedule": "msgspec",
