@@ -118,7 +118,7 @@ class SessionManager(Generic[T]):
         self._random = random
         self._lifetime = _seconds("lifetime", lifetime)
         self._idle_timeout = 0 if idle_timeout is None else _seconds("idle_timeout", idle_timeout)
-        self._persistent = persistent
+        self._flags = PERSISTENT if persistent else 0
         self._compress = compress
         self._codec = codec_for(model, upgrade)
         self._empty = self._codec.encode(self._codec.default())
@@ -165,13 +165,13 @@ class SessionManager(Generic[T]):
             refusal = codec.unencodable(self._codec, data, error)
         if refusal is not None:
             raise refusal  # here, since a UnicodeEncodeError carries the value and would be its context
-        kept = state.kept
-        if encoded != kept.data and self._codec.same(encoded, kept.data):
-            encoded = kept.data
-        changed = encoded != kept.data or state.payload is not kept
+        kept = state.payload.data
+        if encoded != kept and self._codec.same(encoded, kept):
+            encoded = kept
+        changed = encoded != kept or state.amended
         if not changed and not state.overdue:
             return []
-        empty = encoded == self._empty or (state.blank and encoded == kept.data)
+        empty = encoded == self._empty or (state.blank and encoded == kept)
         if state.outcome(empty=empty) is Outcome.CLEAR:
             return self._delete(state, encoded)
         return self._write(state, encoded, data, used=changed or state.due)
@@ -184,8 +184,8 @@ class SessionManager(Generic[T]):
             encoded = self._codec.encode(data)
         except ENCODING_ERRORS:
             encoded = b""
-        kept = state.kept
-        if state.payload is not kept or (encoded != kept.data and not self._codec.same(encoded, kept.data)):
+        kept = state.payload.data
+        if state.amended or (encoded != kept and not self._codec.same(encoded, kept)):
             self.reporter.report(LateWrite())
 
     # What a session asks of its owner.
@@ -221,23 +221,19 @@ class SessionManager(Generic[T]):
                     self.reporter.report(opened)
                 return data
         state.key = None
-        return self.begin(state)
+        return self._begin(state, now)
 
     def begin(self, state: State[T]) -> T:
         """The data of a fresh session; makes `state` that of one."""
-        flags = PERSISTENT if self._persistent else 0
-        data = self._codec.default()
-        encoded = self._codec.encode(data)  # not always that of another default: it may hold the time, or an id
-        state.settle(self.renewed(Payload(flags, 0, 0, 0, 0, b"", None, encoded)), state.brought, state.key)
-        state.overdue = bool(state.brought)
-        state.is_new = state.blank = True
-        return data
+        return self._begin(state, int(self._clock()))
 
     def renewed(self, payload: Payload) -> Payload:
-        """`payload` with a new id and the times of a session that begins now."""
-        now = int(self._clock())
-        times = (now, now, min(now + self._lifetime, LAST_SECOND), self._idle_timeout)
-        return Payload(payload.flags, *times, self._random(ID_LENGTH), payload.subject, payload.data)
+        """`payload` without its id, and with the times of a session that begins now."""
+        return self._born(int(self._clock()), payload.flags, payload.subject, payload.data)
+
+    def identified(self, payload: Payload) -> Payload:
+        """`payload` with an id: its own, or if it has none a new one."""
+        return payload if payload.id else replace(payload, id=self._random(ID_LENGTH))
 
     def require(self, data: object) -> None:
         """Raises `TypeError` unless `data` is of the type that this manager's sessions hold."""
@@ -253,6 +249,19 @@ class SessionManager(Generic[T]):
             raise invalid
         return self._keys.refresh(now)
 
+    def _begin(self, state: State[T], now: int) -> T:
+        data = self._codec.default()
+        encoded = self._codec.encode(data)  # not always that of another default: it may hold the time, or an id
+        state.settle(self._born(now, self._flags, None, encoded), state.brought, state.key)
+        state.overdue = bool(state.brought)
+        state.is_new = state.blank = True
+        return data
+
+    def _born(self, now: int, flags: int, subject: str | None, data: bytes) -> Payload:
+        # Without an id: most sessions that begin end with their request, and randomness takes a system call.
+        expires_at = min(now + self._lifetime, LAST_SECOND)
+        return Payload(flags, now, now, expires_at, self._idle_timeout, b"", subject, data)
+
     def _write(self, state: State[T], encoded: bytes, data: T, *, used: bool) -> list[tuple[bytes, bytes]]:
         now = int(self._clock())
         key = self._keys.current(now).primary
@@ -260,7 +269,9 @@ class SessionManager(Generic[T]):
         if used:
             self._codec.verify(data, encoded)
             renewed_at = max(now, payload.created_at)
-            payload = replace(payload, data=encoded, renewed_at=renewed_at, idle_timeout=self._idle_timeout)
+            payload = replace(
+                self.identified(payload), data=encoded, renewed_at=renewed_at, idle_timeout=self._idle_timeout
+            )
         # else it only changes its key, and keeps its times: rotation extends nothing
         if self._compress and len(encoded) > MAX_ENCODED:
             raise self._too_large(len(encoded), MAX_ENCODED, data)

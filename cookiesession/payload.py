@@ -46,6 +46,7 @@ class Payload(msgspec.Struct, frozen=True, gc=False):
     idle_timeout: int
     """Seconds without use after which the session ends; 0 for never."""
     id: bytes
+    """Empty until somebody asks for it, or the session is sealed."""
     subject: str | None
     data: bytes
     """The data, as the codec encodes it."""

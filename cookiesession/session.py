@@ -42,7 +42,11 @@ class Owner(Protocol[T]):
         ...
 
     def renewed(self, payload: Payload) -> Payload:
-        """`payload` with a new id and the times of a session that begins now."""
+        """`payload` without its id, and with the times of a session that begins now."""
+        ...
+
+    def identified(self, payload: Payload) -> Payload:
+        """`payload` with an id: its own, or if it has none a new one."""
         ...
 
     def require(self, data: object) -> None:
@@ -58,12 +62,12 @@ class State(Generic[T]):
     """What one request knows of its session besides the data."""
 
     __slots__ = (
+        "amended",
         "blank",
         "brought",
         "due",
         "headers",
         "is_new",
-        "kept",
         "key",
         "opened",
         "overdue",
@@ -72,12 +76,12 @@ class State(Generic[T]):
         "renewed",
     )
 
-    payload: Payload  # as the session is now, but for its data
-    kept: Payload  # as the client has it, with its data
+    payload: Payload  # as the client has it, but for what a verb has changed
+    amended: bool  # by a verb
     brought: Sequence[int]  # the chunks that the client has
     key: Key | None  # the one that they are sealed under
     is_new: bool
-    blank: bool  # `kept` is a fresh default, which the client does not have
+    blank: bool  # its data is a fresh default, which the client does not have
     renewed: bool  # by renew()
     due: bool  # half of the idle timeout has passed
     overdue: bool  # to be written or deleted even if nothing changes
@@ -95,10 +99,10 @@ class State(Generic[T]):
 
     def settle(self, payload: Payload, brought: Sequence[int], key: Key | None) -> None:
         """Takes note of what the client has from now on."""
-        self.payload = self.kept = payload
+        self.payload = payload
         self.brought = brought
         self.key = key
-        self.blank = self.renewed = self.due = self.overdue = False
+        self.amended = self.blank = self.renewed = self.due = self.overdue = False
         self.opened = True
 
 
@@ -221,7 +225,9 @@ class Session(Generic[T]):
     @property
     def id(self) -> str:
         """The session's identity: 128 random bits as 32 hexadecimal digits, only ever made here. Do not log it."""
-        return self._open().payload.id.hex()
+        state = self._open()
+        state.payload = state.owner.identified(state.payload)  # which is no change: what is not sent has no identity
+        return state.payload.id.hex()
 
     @property
     def subject(self) -> str | None:
@@ -264,7 +270,7 @@ class Session(Generic[T]):
         """Gives the session a new id and a whole new lifetime; the data stays. Call it at each change of privilege."""
         state = self._open()
         state.payload = state.owner.renewed(state.payload)
-        state.renewed = True
+        state.amended = state.renewed = True
 
     def clear(self) -> None:
         """Ends the session. What is stored after it belongs to a new one.
@@ -301,3 +307,4 @@ class Session(Generic[T]):
     def _replace(self, **changes: Any) -> None:
         state = self._open()
         state.payload = replace(state.payload, **changes)
+        state.amended = True

@@ -833,16 +833,83 @@ def test_keys_that_are_no_ring_are_refused_with_the_way_to_make_one(keys: object
     assert "secret" not in str(caught.value)
 
 
-def test_a_source_of_randomness_that_fails_gives_no_session() -> None:
-    """Case A15: never an id of zeros."""
+def _broken(_: int) -> bytes:
+    raise OSError("no randomness")
 
-    def broken(_: int) -> bytes:
-        raise OSError("no randomness")
 
-    site = Site(random=broken)
+def test_a_session_that_ends_with_its_request_needs_no_randomness() -> None:
+    """An id is drawn for whoever asks, and for the client."""
+    site = Site(random=_broken)
+
+    session = site.open()
+
+    assert {} == session.data
+    assert [] == site.save(session)
+
+
+def test_a_source_of_randomness_that_fails_gives_no_id() -> None:
+    """Case A15: never one of zeros, not even for a handler."""
+    session = Site(random=_broken).open()
 
     with pytest.raises(OSError, match="no randomness"):
-        site.open().mark_accessed()
+        _ = session.id
+
+
+@pytest.mark.parametrize("stored", [{}, {"a": 1}], ids=["new", "renewed"])
+def test_a_source_of_randomness_that_fails_gives_no_session(stored: dict[str, Any]) -> None:
+    """Case A15: nothing is sent, neither with an id of zeros nor with the old one."""
+    site = Site()
+    site.store(**stored)
+    site.manager = Site(random=_broken).manager
+    session = site.open()
+
+    session.renew()
+    session.data["b"] = 2
+
+    with pytest.raises(OSError, match="no randomness"):
+        site.save(session)
+
+
+@pytest.mark.parametrize("stored", [{}, {"a": 1}], ids=["new", "stored"])
+def test_a_question_for_the_id_writes_nothing(stored: dict[str, Any]) -> None:
+    """The answer is no change, and is the same every time."""
+    site = Site()
+    site.store(**stored)
+    session = site.open()
+
+    answers = {session.id, session.id}
+    lines = site.save(session)
+
+    assert {session.id} == answers
+    assert [] == lines
+
+
+@pytest.mark.parametrize("begin", [lambda session: None, Session.renew, Session.clear], ids=["new", "renew", "clear"])
+def test_an_id_that_was_asked_for_is_the_one_that_is_sent(begin: Callable[[Session[Any]], None]) -> None:
+    """A log may have it before the client does."""
+    site = Site()
+    site.store(a=1)
+    session = site.open()
+    begin(session)
+    session.data["b"] = 2
+    asked = session.id
+
+    site.save(session)
+
+    assert asked == session.id
+    assert asked == site.open().id
+
+
+def test_an_id_that_nobody_asked_for_stays_the_same_once_it_is_sent() -> None:
+    """Whoever asks after the response gets the one that the client has."""
+    site = Site()
+    session = site.open()
+    session.data["a"] = 1
+
+    site.save(session)
+
+    assert session.id == site.open().id
+    assert bytes(16).hex() != session.id
 
 
 def test_a_garbage_cookie_costs_the_same_under_fifty_keys() -> None:
