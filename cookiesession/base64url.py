@@ -13,6 +13,7 @@ _decode: Final = json.Decoder(bytes).decode
 
 # The standard alphabet's own "+", "/" and "=", and JSON's escapes, become NUL, which no JSON string holds.
 _TO_STANDARD: Final = bytes.maketrans(b"-_+/=\\", b"+/\0\0\0\0")
+_CLOSING: Final = (b'"', b'="', b'=="')  # with as many characters of padding as are missing
 # The last character of a partial group carries 4 or 2 unused bits. Only the spelling that leaves them zero is ours.
 _LAST: Final = {1: b"AEIMQUYcgkosw048", 2: b"AQgw"}
 
@@ -28,6 +29,6 @@ def decode(text: bytes) -> bytes:
     if missing and (missing == 3 or text[-1] not in _LAST[missing]):
         raise ValueError("not canonical base64url")
     try:
-        return _decode(b'"' + text.translate(_TO_STANDARD) + b"=" * missing + b'"')
+        return _decode(b'"' + text.translate(_TO_STANDARD) + _CLOSING[missing])
     except MsgspecError as error:
         raise ValueError("not base64url") from error

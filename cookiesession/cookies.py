@@ -117,8 +117,9 @@ class Cookie:
         A deletion is a line with no value and an age of 0, which carries every attribute: browsers ignore a `__Host-`
         deletion without `Secure` and `Path=/`.
         """
-        age = b"" if max_age is None else b"; Max-Age=%d" % min(max_age, MAX_AGE_LIMIT)
-        return name + b"=" + value + self._attributes + age
+        if max_age is None:
+            return b"%b=%b%b" % (name, value, self._attributes)
+        return b"%b=%b%b; Max-Age=%d" % (name, value, self._attributes, min(max_age, MAX_AGE_LIMIT))
 
 
 def scanner(name: bytes) -> re.Pattern[bytes]:

@@ -286,8 +286,9 @@ class SessionManager(Generic[T]):
             lines = zip(self._names, chunks.split(token, self._room), strict=False)
             headers = [(b"set-cookie", self.cookie.line(name, value, age)) for name, value in lines]
         count = len(headers)
-        if state.brought and max(state.brought) >= count:
-            headers += [self._deletion(index) for index in state.brought if index >= count]
+        for index in state.brought:
+            if index >= count:
+                headers.append(self._deletion(index))
         state.settle(payload, range(count), key)
         if self.reporter.debugging():
             self.reporter.report(_sealed(key, None if used else old_key, len(token), count))

@@ -30,6 +30,7 @@ PERSISTENT: Final = 0x01
 # plaintext = flags | created_at | renewed_at | expires_at | idle timeout | session id | encoded part | 0x80 | zeros
 _HEADER: Final = struct.Struct(f">BIIII{ID_LENGTH}s")
 _END: Final = b"\x80"  # and zeros after it: ISO/IEC 7816-4
+_ENDS: Final = tuple(_END + bytes(zeros) for zeros in range(COMPRESSED_PADDING))
 _COMPRESSED: Final = 0x02  # the encoded part is a zlib stream
 _EXTENDED: Final = 0x04  # the encoded part holds more than the data, such as a subject
 _KNOWN_FLAGS: Final = PERSISTENT | _COMPRESSED | _EXTENDED
@@ -71,8 +72,9 @@ def pack(payload: Payload, *, compress: bool = False) -> bytes:
     header = _HEADER.pack(
         flags, payload.created_at, payload.renewed_at, payload.expires_at, payload.idle_timeout, payload.id
     )
-    plaintext = header + encoded + _END
-    return plaintext + bytes(-len(plaintext) % (COMPRESSED_PADDING if flags & _COMPRESSED else PADDING))
+    plaintext = header + encoded
+    padding = COMPRESSED_PADDING if flags & _COMPRESSED else PADDING
+    return plaintext + _ENDS[-(len(plaintext) + 1) % padding]
 
 
 def unpack(plaintext: bytes, now: int) -> Payload:
