@@ -5,13 +5,16 @@ from cookiesession.errors import (
     ConfigurationError,
     CookieSessionError,
     InvalidToken,
+    SessionEnded,
     SessionTooLarge,
+    StoreUnavailable,
     UnencodableData,
 )
 from cookiesession.keyfile import KeyFile
 from cookiesession.keys import Key, KeyRing, KeySource
 from cookiesession.manager import SessionManager
-from cookiesession.middleware import SessionMiddleware, get_session
+from cookiesession.middleware import SessionMiddleware, get_session, load_session
+from cookiesession.servermode import SessionInfo
 from cookiesession.session import Session
 
 __version__ = "0.1.0"
@@ -26,9 +29,13 @@ __all__ = [
     "KeyRing",
     "KeySource",
     "Session",
+    "SessionEnded",
+    "SessionInfo",
     "SessionManager",
     "SessionMiddleware",
     "SessionTooLarge",
+    "StoreUnavailable",
     "UnencodableData",
     "get_session",
+    "load_session",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, Protocol, TypeVar
 
 import msgspec
 
@@ -114,33 +114,76 @@ class DictCodec:
         return True
 
 
+class EitherCodec(Generic[T]):
+    """Nothing, encoded as nothing; or with a codec what that encodes, which is never nothing."""
+
+    def __init__(self, codec: Codec[T] | None) -> None:
+        self._codec = codec
+
+    def default(self) -> T | None:
+        """Nothing."""
+        return None
+
+    def encode(self, data: T | None) -> bytes:
+        """No bytes, for nothing: whole data is encoded elsewhere."""
+        return b""
+
+    def decode(self, encoded: bytes) -> T | None:
+        """Nothing, or the data. Raises `InvalidToken`, and what the codec raises."""
+        if not encoded:
+            return None
+        if self._codec is None:
+            raise InvalidToken("undecodable")
+        return self._codec.decode(encoded)
+
+    def require(self, data: object) -> None:
+        """Nothing: whole data is required elsewhere."""
+
+    def same(self, encoded: bytes, kept: bytes) -> bool:
+        """Never."""
+        return False
+
+    def verify(self, data: T | None, encoded: bytes) -> None:
+        """Nothing: whole data is verified elsewhere."""
+
+    def entries(self, data: T | None) -> Iterable[tuple[str, Any]]:
+        """Those of the data."""
+        return () if self._codec is None or data is None else self._codec.entries(data)
+
+    def way(self, name: str) -> str:
+        """As with the codec."""
+        return name if self._codec is None else self._codec.way(name)
+
+
 class _Extension(msgspec.Struct, omit_defaults=True):
     """The map before the data in an extended session. Later versions may add fields; an older one passes them over."""
 
     subject: str | None = None
+    label: str | None = None
 
 
 _extended_encoder: Final = msgspec.msgpack.Encoder()
 _extended_decoder: Final = msgspec.msgpack.Decoder(tuple[_Extension, msgspec.Raw])
 
 
-def extend(encoded: bytes, subject: str) -> bytes:
-    """`encoded` data together with its session's subject."""
+def extend(encoded: bytes, subject: str | None, label: str | None = None) -> bytes:
+    """`encoded` data together with its session's subject and label."""
     try:
-        return _extended_encoder.encode((_Extension(subject), msgspec.Raw(encoded)))
+        return _extended_encoder.encode((_Extension(subject, label), msgspec.Raw(encoded)))
     except UnicodeError:
         pass
     # Raised here, since a UnicodeEncodeError carries the text and would be this one's context.
-    raise UnencodableData("session.subject cannot be encoded: it is not valid Unicode")
+    blamed = "subject" if subject is not None and not _is_unicode(subject) else "label"
+    raise UnencodableData(f"session.{blamed} cannot be encoded: it is not valid Unicode")
 
 
-def reduce(extended: bytes) -> tuple[bytes, str | None]:
-    """The data's bytes and the subject that `extend()` put together. Raises `InvalidToken`."""
+def reduce(extended: bytes) -> tuple[bytes, str | None, str | None]:
+    """The data's bytes, the subject and the label that `extend()` put together. Raises `InvalidToken`."""
     try:
         extension, encoded = _extended_decoder.decode(extended)
     except DECODING_ERRORS as error:
         raise InvalidToken("undecodable") from error
-    return bytes(encoded), extension.subject
+    return bytes(encoded), extension.subject, extension.label
 
 
 def compress(encoded: bytes) -> bytes:
@@ -193,6 +236,10 @@ def unencodable(codec: Codec[T], data: T, error: Exception) -> UnencodableData:
 
 def _refuse_extension(code: int, data: memoryview) -> NoReturn:
     raise ValueError("an extension type is not ours")
+
+
+def _is_unicode(text: str) -> bool:
+    return text.encode("utf-8", "replace").decode() == text
 
 
 _plain_decoder: Final = msgspec.msgpack.Decoder(ext_hook=_refuse_extension)

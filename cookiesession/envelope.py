@@ -12,8 +12,11 @@ if TYPE_CHECKING:
     from cookiesession.keys import Key, KeyRing
 
 # envelope = 0x01 | key id (4 bytes) | nonce | ciphertext | tag     (Fernet: the standard token, which starts with 0x80)
-_VERSION: Final = b"\x01"
-_HEADER: Final = 5  # bytes
+VERSION: Final = b"\x01"
+"""The first byte of every envelope but Fernet's."""
+
+HEADER: Final = 5
+"""Bytes before the nonce: the version and the key id."""
 
 
 def bind(purpose: str, context: bytes) -> bytes:
@@ -30,11 +33,8 @@ def seal(plaintext: bytes, key: Key, binding: bytes, *, now: int) -> bytes:
 
     `now` (seconds since the epoch) is written down by Fernet alone, which cannot do without.
     """
-    if key.algorithm == "fernet":
-        text = base64url.encode(key.aead.seal(plaintext, binding, now=now))
-        return text + b"=" * (-len(text) % 4)
-    header = _VERSION + key.fingerprint
-    return base64url.encode(header + key.aead.seal(plaintext, header + binding, now=now))
+    text = base64url.encode(seal_bytes(plaintext, key, binding, now=now))
+    return text + b"=" * (-len(text) % 4) if key.algorithm == "fernet" else text
 
 
 def open(token: bytes, ring: KeyRing, binding: bytes, *, now: int) -> tuple[bytes, Key]:
@@ -47,13 +47,28 @@ def open(token: bytes, ring: KeyRing, binding: bytes, *, now: int) -> tuple[byte
         envelope = base64url.decode(text)
     except ValueError as error:
         raise InvalidToken("malformed") from error
+    if len(token) - len(text) != (-len(text) % 4 if envelope[:1] == Fernet.VERSION else 0):
+        raise InvalidToken("malformed")
+    return open_bytes(envelope, ring, binding, now=now)
+
+
+def seal_bytes(plaintext: bytes, key: Key, binding: bytes, *, now: int) -> bytes:
+    """The envelope itself, which `seal()` makes text of."""
+    if key.algorithm == "fernet":
+        return key.aead.seal(plaintext, binding, now=now)
+    header = VERSION + key.fingerprint
+    return header + key.aead.seal(plaintext, header + binding, now=now)
+
+
+def open_bytes(envelope: bytes, ring: KeyRing, binding: bytes, *, now: int) -> tuple[bytes, Key]:
+    """What `open()` gives for the text of `envelope`."""
     version = envelope[:1]
-    if version == _VERSION and len(text) == len(token):
-        key = ring.by_fingerprint.get(envelope[1:_HEADER])
+    if version == VERSION:
+        key = ring.by_fingerprint.get(envelope[1:HEADER])
         if key is None:
             raise InvalidToken("unknown_key")
-        return key.aead.open(envelope[_HEADER:], envelope[:_HEADER] + binding, now=now), key
-    if version == Fernet.VERSION and len(token) == len(text) + -len(text) % 4:
+        return key.aead.open(envelope[HEADER:], envelope[:HEADER] + binding, now=now), key
+    if version == Fernet.VERSION:
         return _open_fernet(envelope, ring, binding, now)
     raise InvalidToken("malformed")
 

@@ -21,6 +21,7 @@ Reason = Literal[
     "future",  # authentic, but made more than a minute from now
     "expired",  # authentic, but past its lifetime
     "idle",  # authentic, but unused for longer than its idle timeout
+    "ended",  # authentic, but the store has the session no more
     "undecodable",  # authentic, but the data is not what the codec reads
     "invalid",  # authentic, but the data is not what the model accepts, and `upgrade` made nothing of it
 ]
@@ -76,6 +77,25 @@ class UnencodableData(CookieSessionError, TypeError):
     keeps the session it had.
 
     >>> issubclass(UnencodableData, TypeError)
+    True
+    """
+
+
+class StoreUnavailable(CookieSessionError):
+    """The infrastructure's: a store did not do what it was asked, within its deadline. The cookie stays as it is.
+
+    The message is for the operator, and holds no key, id or value.
+
+    >>> raise StoreUnavailable("the store did not answer within 1 s")
+    Traceback (most recent call last):
+    cookiesession.errors.StoreUnavailable: the store did not answer within 1 s
+    """
+
+
+class SessionEnded(CookieSessionError):
+    """Nobody's fault: the session was ended elsewhere while this request was at work on it.
+
+    >>> issubclass(SessionEnded, CookieSessionError)
     True
     """
 

@@ -89,6 +89,34 @@ class PublicResponse:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Loaded:
+    """A store gave a session's record. `size` is its bytes; `primary` tells whether the primary key had sealed it."""
+
+    level: ClassVar[int] = logging.DEBUG
+    key_id: str
+    primary: bool
+    size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """A session was written to the store. `size` is the record's bytes, `conflicts` how often another was faster."""
+
+    level: ClassVar[int] = logging.DEBUG
+    key_id: str
+    size: int
+    conflicts: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreFailed:
+    """A store did not do what it was asked, and the application chose to go on without: `on_store_error`."""
+
+    level: ClassVar[int] = logging.ERROR
+    problem: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class KeysRead:
     """A key file was read and is in use. `key_id` is that of the key that seals, `keys` the number of all in it."""
 
@@ -107,7 +135,10 @@ class KeysRefused:
     problem: str
 
 
-Event = Opened | Sealed | Resealed | Cleared | Rejected | LateWrite | TooLarge | PublicResponse | KeysRead | KeysRefused
+SessionEvent = Opened | Sealed | Resealed | Cleared | Rejected | LateWrite | TooLarge | PublicResponse
+StoreEvent = Loaded | Stored | StoreFailed
+KeyEvent = KeysRead | KeysRefused
+Event = SessionEvent | StoreEvent | KeyEvent
 
 
 class Reporter:

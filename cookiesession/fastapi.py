@@ -13,15 +13,15 @@ from fastapi.security.base import SecurityBase
 
 from cookiesession.cookies import Cookie
 from cookiesession.manager import SessionManager
-from cookiesession.middleware import get_session
+from cookiesession.middleware import load_session
 from cookiesession.session import Session
 
 T = TypeVar("T")
 
 
-def session(connection: HTTPConnection) -> Session[Any]:
-    """The dependency behind `SessionDep`: the key for `app.dependency_overrides`."""
-    return get_session(connection)
+async def session(connection: HTTPConnection) -> Session[Any]:
+    """The dependency behind `SessionDep`: the key for `app.dependency_overrides`. Fetches a session from its store."""
+    return await load_session(connection)
 
 
 SessionDep = Annotated[Session[T], Depends(session)]
@@ -52,9 +52,9 @@ class SessionCookie(SecurityBase):
         self.model = APIKey.model_validate({"in": APIKeyIn.cookie, "name": cookie.full_name.decode()})
         self.scheme_name = scheme_name
 
-    def __call__(self, connection: HTTPConnection) -> Session[Any]:
-        """The session of a request or websocket."""
-        return get_session(connection)
+    async def __call__(self, connection: HTTPConnection) -> Session[Any]:
+        """The session of a request or websocket, fetched from its store."""
+        return await load_session(connection)
 
 
 def require(

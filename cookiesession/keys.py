@@ -10,7 +10,7 @@ from typing import Final, NoReturn, Protocol, cast, get_args, runtime_checkable
 
 from cookiesession import aead, base64url
 from cookiesession.aead import Algorithm
-from cookiesession.errors import KEYGEN, ConfigurationError
+from cookiesession.errors import KEYGEN, ConfigurationError, InvalidToken
 
 ALGORITHMS: Final[tuple[Algorithm, ...]] = get_args(Algorithm)
 
@@ -161,6 +161,16 @@ class RefreshingKeySource(KeySource, Protocol):
         this looks at most once in a while, and waits for a bounded time.
         """
         ...
+
+
+def ring_after(invalid: InvalidToken, keys: KeySource, now: float) -> KeyRing:
+    """The ring of `keys` after another look: another instance may know a key that this one has not read yet.
+
+    Raises `invalid` again where that cannot help.
+    """
+    if invalid.reason != "unknown_key" or not isinstance(keys, RefreshingKeySource):
+        raise invalid
+    return keys.refresh(now)
 
 
 def _require_strong(secret: bytes) -> None:

@@ -1,44 +1,48 @@
-"""`SessionManager`: what becomes of a request's session. Knows headers, keys and time, and nothing of ASGI."""
+"""`SessionManager`: the options, checked, and the mode that they choose. Knows nothing of ASGI."""
 
 from __future__ import annotations
 
-import logging
+import copy
+import dataclasses
 import os
 import time
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Generic, TypedDict, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypedDict, TypeVar, Unpack, get_args, overload
 
-from msgspec.structs import replace
-
-from cookiesession import chunks, codec, cookies, envelope
-from cookiesession.codec import DECODING_ERRORS, ENCODING_ERRORS, MAX_ENCODED, Codec
+from cookiesession.cookiemode import Configuration, CookieMode
 from cookiesession.cookies import Cookie
-from cookiesession.errors import ConfigurationError, InvalidToken, SessionTooLarge
-from cookiesession.events import Cleared, Event, LateWrite, Opened, Rejected, Reporter, Resealed, Sealed, TooLarge
-from cookiesession.keys import KeySource, RefreshingKeySource
-from cookiesession.payload import ID_LENGTH, LAST_SECOND, PERSISTENT, Payload, pack, unpack
+from cookiesession.errors import ConfigurationError
+from cookiesession.events import Event, Reporter
+from cookiesession.keys import KeySource
+from cookiesession.payload import PERSISTENT, seconds
 from cookiesession.schema import codec_for
-from cookiesession.session import PLACEHOLDER, Outcome, Session, SessionDict, State, UnopenedDict
+from cookiesession.servermode import ServedState, ServerMode, SessionInfo
+from cookiesession.session import PLACEHOLDER, Session, SessionDict, State, UnopenedDict
+from cookiesession.stores import Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from cookiesession.keys import Key, KeyRing
+    from cookiesession.codec import Codec
     from cookiesession.models import Upgrade
 
 T = TypeVar("T")
 
-_logger = logging.getLogger("cookiesession")
+OnStoreError = Literal["raise", "anonymous"]
 
 
 class Options(TypedDict, total=False):
     """The keyword arguments of `SessionManager`, but for the model."""
 
+    store: Store | None
     cookie: Cookie
     lifetime: timedelta
     idle_timeout: timedelta | None
     persistent: bool
     compress: bool
+    renew_grace: timedelta
+    overflow: bool
+    on_store_error: OnStoreError
     on_event: Callable[[Event], object] | None
     clock: Callable[[], float]
     random: Callable[[int], bytes]
@@ -59,12 +63,17 @@ class SessionManager(Generic[T]):
       fields have defaults. Without one it is a dict.
     - `upgrade`: called with the plain data of an old session that `model` no longer accepts. It returns new data, plain
       or as the model, or None to give up. What it raises is logged, and gives up too.
+    - `store`: keeps the data on the server, and only a sealed id in the cookie.
     - `cookie`: the cookie's name, attributes and limits.
     - `lifetime`: how long a session lives from its creation, 1 second or more.
     - `idle_timeout`: how long it lives unused. A session that is used is written again once half of it has passed.
     - `persistent`: whether browsers keep new sessions when they close.
     - `compress`: makes large sessions smaller. Leave it off where a session holds both a secret and text that somebody
       else can choose: its length then tells about the secret.
+    - `renew_grace`: how long the record of a renewed session stays for requests that are under way; 0 or more.
+    - `overflow`: with a store, keeps a session in the cookie while it fits, and in the store while it does not.
+    - `on_store_error`: what a store that fails does: `"raise"` a `StoreUnavailable`, or leave the request without a
+      session (`"anonymous"`), whose changes are lost. The cookie stays as it is in both.
     - `on_event`: called with every `Event`, on the event loop; what it raises is logged.
     - `clock` and `random`: seconds since the epoch, and that many random bytes. For tests.
 
@@ -81,8 +90,6 @@ class SessionManager(Generic[T]):
     'Ada'
     """
 
-    _codec: Codec[T]
-
     @overload
     def __init__(self: SessionManager[dict[str, Any]], keys: KeySource, **options: Unpack[Options]) -> None: ...
 
@@ -97,11 +104,15 @@ class SessionManager(Generic[T]):
         *,
         model: Any = None,
         upgrade: Upgrade | None = None,
+        store: Store | None = None,
         cookie: Cookie = Cookie(),
         lifetime: timedelta = timedelta(days=14),
         idle_timeout: timedelta | None = None,
         persistent: bool = True,
         compress: bool = False,
+        renew_grace: timedelta = timedelta(seconds=10),
+        overflow: bool = False,
+        on_store_error: OnStoreError = "raise",
         on_event: Callable[[Event], object] | None = None,
         clock: Callable[[], float] = time.time,
         random: Callable[[int], bytes] = os.urandom,
@@ -110,220 +121,121 @@ class SessionManager(Generic[T]):
             raise ConfigurationError(
                 "keys is a KeyRing or KeyFile: KeyRing.from_env(name), KeyRing.parse(text), KeyFile(path)"
             )
-        self.cookie = cookie
-        self.model = model
-        self.reporter = Reporter(on_event, clock)
-        self._keys = keys
-        self._clock = clock
-        self._random = random
-        self._lifetime = _seconds("lifetime", lifetime)
-        self._idle_timeout = 0 if idle_timeout is None else _seconds("idle_timeout", idle_timeout)
-        self._flags = PERSISTENT if persistent else 0
-        self._compress = compress
-        self._codec = codec_for(model, upgrade)
-        self._empty = self._codec.encode(self._codec.default())
-        self._names = chunks.names(cookie.full_name)
-        self._scanner = cookies.scanner(cookie.full_name)
-        self._room = cookie.room
-        self._capacity = chunks.capacity(cookie.room, cookie.max_chunks)
-        self._binding = envelope.bind("cookie", cookie.full_name)
-        self._warned_of_chunks = False
+        if store is not None and not isinstance(store, Store):
+            raise ConfigurationError("store is a Store, such as RedisStore(url), or None")
+        if overflow and store is None:
+            raise ConfigurationError("overflow needs a store to flow over into")
+        if on_store_error not in get_args(OnStoreError):
+            raise ConfigurationError("on_store_error is 'raise' or 'anonymous'")
+        self.cookie: Final = cookie
+        self.model: Final = model
+        self.reporter: Final = Reporter(on_event, clock)
+        self.store: Final = store
+        self.configuration: Final = Configuration(
+            keys=keys,
+            cookie=cookie,
+            model=model,
+            lifetime=seconds("lifetime", lifetime),
+            idle_timeout=0 if idle_timeout is None else seconds("idle_timeout", idle_timeout),
+            flags=PERSISTENT if persistent else 0,
+            compress=compress,
+            renew_grace=0 if renew_grace == timedelta(0) else seconds("renew_grace", renew_grace),
+            overflow=overflow,
+            anonymous=on_store_error == "anonymous",
+            reporter=self.reporter,
+            clock=clock,
+            random=random,
+        )
+        self._codec: Codec[T] = codec_for(model, upgrade)
+        self._cookies, self._served = self._modes(self.configuration)
+
+    @property
+    def has_store(self) -> bool:
+        """Whether there is a store, so that sessions have to be loaded before they are used."""
+        return self._served is not None
 
     def session(self, headers: Iterable[tuple[bytes, bytes]]) -> Session[T]:
         """The session of a request with these headers: names in lower case and values, as ASGI has them.
 
-        Costs nothing before the session is touched, and never raises for what a client sent.
+        Costs nothing before the session is touched, and never raises for what a client sent. With a store, `load()`
+        comes before the first touch.
         """
         return Session.of(self.handle(headers))
 
     def handle(self, headers: Iterable[tuple[bytes, bytes]]) -> Session[T] | SessionDict:
         """The same as a handler gets it: without a model the dict of the data, else the `Session`."""
-        state = State(self, headers)
+        state = State(self._cookies, headers) if self._served is None else ServedState(self._served, headers)
         if self.model is not None:
             return Session(state)
         data = UnopenedDict(PLACEHOLDER)
         data._state = state  # type: ignore[assignment]  # without a model T is a dict
         return data
 
-    async def save(self, session: Session[T]) -> list[tuple[bytes, bytes]]:
+    async def load(self, handle: Session[T] | SessionDict) -> None:
+        """Fetches the session from the store: one call of it, and none where no cookie of ours came with the request.
+
+        Nothing without a store. Raises `StoreUnavailable`.
+        """
+        await Session.of(handle).load()
+
+    async def save(self, handle: Session[T] | SessionDict) -> list[tuple[bytes, bytes]]:
         """The `set-cookie` headers for the response; none where nothing has to be written.
 
         Call it once the handler is done and before the response starts. Where the session was touched at all, the
-        response also needs `Vary: Cookie`, and with these headers `Cache-Control: no-store`. Raises `SessionTooLarge`
-        and `UnencodableData`; the client then keeps what it has.
+        response also needs `Vary: Cookie`, and with these headers `Cache-Control: no-store`. Raises `SessionTooLarge`,
+        `UnencodableData` and `StoreUnavailable`; the client then keeps what it has.
         """
-        return self.commit(session) if session._state.opened else []
+        if not handle._state.opened:
+            return []
+        return self.commit(handle) if self._served is None else await self._served.commit(handle)
 
     def commit(self, handle: Session[T] | SessionDict) -> list[tuple[bytes, bytes]]:
-        """What `save()` gives for an opened session, also by its dict."""
-        state: State[T] = handle._state  # type: ignore[assignment]  # without a model T is a dict
-        data: T = handle._data if isinstance(handle, Session) else handle  # type: ignore[assignment]  # likewise
-        encoded, refusal = b"", None
-        try:
-            encoded = self._codec.encode(data)
-        except ENCODING_ERRORS as error:
-            refusal = codec.unencodable(self._codec, data, error)
-        if refusal is not None:
-            raise refusal  # here, since a UnicodeEncodeError carries the value and would be its context
-        kept = state.payload.data
-        if encoded != kept and self._codec.same(encoded, kept):
-            encoded = kept
-        changed = encoded != kept or state.amended
-        if not changed and not state.overdue:
-            return []
-        empty = encoded == self._empty or (state.blank and encoded == kept)
-        if state.outcome(empty=empty) is Outcome.CLEAR:
-            return self._delete(state, encoded)
-        return self._write(state, encoded, data, used=changed or state.due)
+        """What `save()` gives for an opened session without a store."""
+        return self._cookies.commit(handle)
+
+    async def save_late(self, handle: Session[T] | SessionDict) -> None:
+        """Saves a change of an opened session that came after `save()`, when the headers had left.
+
+        That needs a store, and a client that has the id; else the change is lost, and reported as a `LateWrite`.
+        """
+        if self._served is None:
+            self.report_late_write(handle)
+        else:
+            await self._served.commit_late(handle)
 
     def report_late_write(self, handle: Session[T] | SessionDict) -> None:
-        """Reports a change of an opened session that came after `save()`, when the headers had left."""
-        state = handle._state
-        data: T = handle._data if isinstance(handle, Session) else handle  # type: ignore[assignment]  # see commit()
-        try:
-            encoded = self._codec.encode(data)
-        except ENCODING_ERRORS:
-            encoded = b""
-        kept = state.payload.data
-        if state.amended or (encoded != kept and not self._codec.same(encoded, kept)):
-            self.reporter.report(LateWrite())
+        """What `save_late()` does without a store."""
+        self._cookies.report_late_write(handle)
 
-    # What a session asks of its owner.
+    async def sessions(self, subject: str) -> list[SessionInfo]:
+        """The live sessions of a subject, the one that was used last first. Raises `StoreUnavailable`."""
+        return await self._store_side().find(subject)
 
-    def open(self, state: State[T]) -> T:
-        """The data of the request's session, or of a fresh one; fills in the rest of `state`."""
-        now = int(self._clock())
-        ring = self._keys.current(now)
-        found = cookies.read(state.headers, self._scanner)
-        state.brought, candidates = chunks.gather(found, self.cookie.max_chunks)
-        for parts in candidates:
-            try:
-                token = chunks.join(parts)
-                try:
-                    plaintext, key = envelope.open(token, ring, self._binding, now=now)
-                except InvalidToken as invalid:
-                    ring = self._ring_after(invalid, now)
-                    plaintext, key = envelope.open(token, ring, self._binding, now=now)
-                payload = unpack(plaintext, now)
-                data = self._codec.decode(payload.data)
-            except InvalidToken as invalid:
-                self.reporter.report(Rejected(reason=invalid.reason, path=invalid.path))
-            except DECODING_ERRORS:
-                self.reporter.report(Rejected(reason="undecodable"))
-            else:
-                rotated = key is not ring.primary
-                state.settle(payload, state.brought, key)
-                state.due = payload.idle_timeout != 0 and 2 * (now - payload.renewed_at) > payload.idle_timeout
-                state.overdue = state.due or rotated
-                state.is_new = False
-                if self.reporter.debugging():
-                    opened = Opened(key_id=key.id, primary=not rotated, size=len(token), chunks=len(parts))
-                    self.reporter.report(opened)
-                return data
-        state.key = None
-        return self._begin(state, now)
+    async def end(self, session: Session[T] | SessionInfo | str) -> bool:
+        """Ends a session: one of `sessions()`, or its `id_hash`. Whether there was one. Raises `StoreUnavailable`.
 
-    def begin(self, state: State[T]) -> T:
-        """The data of a fresh session; makes `state` that of one."""
-        return self._begin(state, int(self._clock()))
+        Requests that are under way save nothing more to it.
+        """
+        id_hash = session if isinstance(session, str) else session.id_hash
+        return await self._store_side().end(bytes.fromhex(id_hash))
 
-    def renewed(self, payload: Payload) -> Payload:
-        """`payload` without its id, and with the times of a session that begins now."""
-        return self._born(int(self._clock()), payload.flags, payload.subject, payload.data)
+    async def end_all(self, subject: str, *, except_id: str | None = None) -> int:
+        """Ends all sessions of a subject but the one whose `id` is given. How many there were."""
+        kept = None if except_id is None else Session.hash_of(except_id)
+        infos = [info for info in await self.sessions(subject) if info.id_hash != kept]
+        return sum([await self.end(info) for info in infos])
 
-    def identified(self, payload: Payload) -> Payload:
-        """`payload` with an id: its own, or if it has none a new one."""
-        return payload if payload.id else replace(payload, id=self._random(ID_LENGTH))
+    def with_configuration(self, **changes: Any) -> SessionManager[T]:
+        """The same with another clock, say, or other keys. For tests, and `cookiesession.testing`."""
+        other = copy.copy(self)
+        other._cookies, other._served = self._modes(dataclasses.replace(self.configuration, **changes))
+        return other
 
-    def require(self, data: object) -> None:
-        """Raises `TypeError` unless `data` is of the type that this manager's sessions hold."""
-        self._codec.require(data)
+    def _modes(self, configuration: Configuration) -> tuple[CookieMode[T], ServerMode[T] | None]:
+        sessions = CookieMode(configuration, self._codec)
+        return sessions, None if self.store is None else ServerMode(configuration, sessions, self.store, self._codec)
 
-    def expiry(self, lifetime: timedelta) -> int:
-        """The second at which what lives from now for `lifetime` ends. Raises `ConfigurationError`."""
-        return min(int(self._clock()) + _seconds("lifetime", lifetime), LAST_SECOND)
-
-    def _ring_after(self, invalid: InvalidToken, now: int) -> KeyRing:
-        # Another instance may know a key that this one has not read yet. Raises `invalid` where that cannot help.
-        if invalid.reason != "unknown_key" or not isinstance(self._keys, RefreshingKeySource):
-            raise invalid
-        return self._keys.refresh(now)
-
-    def _begin(self, state: State[T], now: int) -> T:
-        data = self._codec.default()
-        encoded = self._codec.encode(data)  # not always that of another default: it may hold the time, or an id
-        state.settle(self._born(now, self._flags, None, encoded), state.brought, state.key)
-        state.overdue = bool(state.brought)
-        state.is_new = state.blank = True
-        return data
-
-    def _born(self, now: int, flags: int, subject: str | None, data: bytes) -> Payload:
-        # Without an id: most sessions that begin end with their request, and randomness takes a system call.
-        expires_at = min(now + self._lifetime, LAST_SECOND)
-        return Payload(flags, now, now, expires_at, self._idle_timeout, b"", subject, data)
-
-    def _write(self, state: State[T], encoded: bytes, data: T, *, used: bool) -> list[tuple[bytes, bytes]]:
-        now = int(self._clock())
-        key = self._keys.current(now).primary
-        payload, old_key = state.payload, state.key
-        if used:
-            self._codec.verify(data, encoded)
-            renewed_at = max(now, payload.created_at)
-            payload = replace(
-                self.identified(payload), data=encoded, renewed_at=renewed_at, idle_timeout=self._idle_timeout
-            )
-        # else it only changes its key, and keeps its times: rotation extends nothing
-        if self._compress and len(encoded) > MAX_ENCODED:
-            raise self._too_large(len(encoded), MAX_ENCODED, data)
-        token = envelope.seal(pack(payload, compress=self._compress), key, self._binding, now=now)
-        if len(token) > self._capacity:
-            raise self._too_large(len(token), self._capacity, data)
-        age = max(payload.ends_at() - now, 1) if payload.flags & PERSISTENT else None
-        if len(token) <= self._room:
-            headers = [(b"set-cookie", self.cookie.line(self._names[0], token, age))]
-        else:
-            self._warn_of_chunks()
-            lines = zip(self._names, chunks.split(token, self._room), strict=False)
-            headers = [(b"set-cookie", self.cookie.line(name, value, age)) for name, value in lines]
-        count = len(headers)
-        for index in state.brought:
-            if index >= count:
-                headers.append(self._deletion(index))
-        state.settle(payload, range(count), key)
-        if self.reporter.debugging():
-            self.reporter.report(_sealed(key, None if used else old_key, len(token), count))
-        return headers
-
-    def _too_large(self, size: int, limit: int, data: T) -> SessionTooLarge:
-        self.reporter.report(TooLarge(size=size, limit=limit))
-        return SessionTooLarge(size, limit, codec.largest_entries(self._codec, data))
-
-    def _delete(self, state: State[T], encoded: bytes) -> list[tuple[bytes, bytes]]:
-        headers = [self._deletion(index) for index in state.brought]
-        if state.key is not None:
-            self.reporter.report(Cleared())
-        state.settle(replace(state.payload, data=encoded), (), None)
-        return headers
-
-    def _deletion(self, index: int) -> tuple[bytes, bytes]:
-        return b"set-cookie", self.cookie.line(self._names[index], b"", max_age=0)
-
-    def _warn_of_chunks(self) -> None:
-        if not self._warned_of_chunks:
-            self._warned_of_chunks = True
-            _logger.warning(
-                "a session takes more than one cookie: a proxy in front must take response headers of over 4 KB "
-                "(nginx: proxy_buffer_size 16k; its default answers 502)"
-            )
-
-
-def _sealed(key: Key, resealed_from: Key | None, size: int, count: int) -> Sealed | Resealed:
-    if resealed_from is None:
-        return Sealed(key_id=key.id, size=size, chunks=count)
-    return Resealed(key_id=key.id, old_key_id=resealed_from.id, size=size, chunks=count)
-
-
-def _seconds(option: str, value: timedelta) -> int:
-    if not isinstance(value, timedelta) or not timedelta(seconds=1) <= value <= timedelta(days=36500):
-        raise ConfigurationError(f"{option} is a timedelta of at least one second and at most a century")
-    return int(value.total_seconds())
+    def _store_side(self) -> ServerMode[T]:
+        if self._served is None:
+            raise ConfigurationError("sessions can be listed and ended where there is a store: store=...")
+        return self._served

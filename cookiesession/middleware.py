@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from cookiesession.errors import ConfigurationError
+from cookiesession.cookiemode import CookieMode
+from cookiesession.errors import ConfigurationError, StoreUnavailable
 from cookiesession.events import PublicResponse
 from cookiesession.manager import ModelOptions, SessionManager
+from cookiesession.servermode import ServerMode
 from cookiesession.session import Session, SessionDict
 
 if TYPE_CHECKING:
@@ -18,6 +21,10 @@ if TYPE_CHECKING:
 
     from cookiesession.keys import KeySource
 
+    _Handle = SessionDict | Session[Any]
+
+_logger = logging.getLogger("cookiesession")
+
 _CONNECTIONS: Final = frozenset({"http", "websocket"})
 _SERVER_ERROR: Final = 500  # the first status of one, and of all after which nothing is saved
 _STARTS: Final = frozenset({"http.response.start", "websocket.accept", "websocket.http.response.start"})
@@ -27,10 +34,12 @@ class SessionMiddleware:
     """Gives every request a session: `request.session`, or `scope["session"]`.
 
     Takes a `SessionManager`, or the keyword arguments of one. `scope_key` is the entry of the scope that holds the
-    session; two sessions in one application need two names, and two cookies.
+    session; two sessions in one application need two names, and two cookies. With a store, every request with a cookie
+    of ours has its session fetched before the application sees it; `lazy` leaves that to `await load_session(request)`.
 
     The session is saved when the response starts (for a websocket, when it is accepted) with a status below 500. A
-    handler that raises therefore saves nothing. Raises `ConfigurationError` for options that cannot work.
+    handler that raises therefore saves nothing. A store that fails before the response has started makes it a 503.
+    Raises `ConfigurationError` for options that cannot work.
 
     >>> from starlette.applications import Starlette
     >>> from cookiesession import Key, KeyRing
@@ -44,6 +53,7 @@ class SessionMiddleware:
         manager: SessionManager[Any] | None = None,
         *,
         scope_key: str = "session",
+        lazy: bool = False,
         keys: KeySource | None = None,
         **options: Unpack[ModelOptions],
     ) -> None:
@@ -56,6 +66,7 @@ class SessionMiddleware:
         self.app = app
         self.manager: SessionManager[Any] = manager
         self.scope_key = scope_key
+        self.lazy = lazy
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ASGI application."""
@@ -64,6 +75,14 @@ class SessionMiddleware:
             await self.app(scope, receive, send)
             return
         scope[self.scope_key] = handle = self.manager.handle(scope["headers"])
+        serve = self._serve_from_store if self.manager.store is not None else self._serve
+        try:
+            await serve(handle, scope, receive, send)
+        finally:
+            if outer is not None:
+                scope[self.scope_key] = outer
+
+    async def _serve(self, handle: _Handle, scope: Scope, receive: Receive, send: Send) -> None:
         state = handle._state
         fixed = False  # the outcome; by the start of a response that is not a server error
 
@@ -76,13 +95,35 @@ class SessionMiddleware:
                 fixed = ended_well
             return send(message)
 
-        try:
-            await self.app(scope, receive, send_with_session)
-        finally:
-            if outer is not None:
-                scope[self.scope_key] = outer
+        await self.app(scope, receive, send_with_session)
         if fixed and state.opened:
             self.manager.report_late_write(handle)
+
+    async def _serve_from_store(self, handle: _Handle, scope: Scope, receive: Receive, send: Send) -> None:
+        state = handle._state
+        fixed = started = False
+
+        async def send_with_session(message: Message) -> None:
+            nonlocal fixed, started
+            if not fixed and message["type"] in _STARTS:
+                ended_well = message.get("status", 200) < _SERVER_ERROR
+                if state.opened:
+                    message = self._with_session(message, await self.manager.save(handle) if ended_well else [])
+                fixed = ended_well
+            started = True
+            await send(message)
+
+        try:
+            if not self.lazy:
+                await self.manager.load(handle)
+            await self.app(scope, receive, send_with_session)
+        except StoreUnavailable as error:
+            if started:
+                raise
+            await _refuse(scope, send, error)
+            return
+        if fixed and state.opened:
+            await self.manager.save_late(handle)
 
     def _with_session(self, message: Message, cookies: list[tuple[bytes, bytes]]) -> Message:
         headers = list(message.get("headers", ()))
@@ -102,13 +143,26 @@ class SessionMiddleware:
     def _is_served_by(self, outer: object) -> bool:
         # Installed twice, say by a mounted application: the outer one reads and writes this cookie already.
         owner = outer._state.owner if isinstance(outer, SessionDict | Session) else None
-        if not isinstance(owner, SessionManager) or owner.cookie.full_name != self.manager.cookie.full_name:
+        if not isinstance(owner, CookieMode | ServerMode) or owner.cookie.full_name != self.manager.cookie.full_name:
             return False
         if owner.model is not self.manager.model:
             raise ConfigurationError(
                 "two SessionMiddleware with one cookie need one model; give one of them another name"
             )
         return True
+
+
+async def load_session(connection: HTTPConnection, scope_key: str = "session") -> Session[Any]:
+    """The `Session`, as `get_session()` gives it, fetched from the store: for a middleware that is `lazy`.
+
+    Nothing to wait for where it has been fetched already, or is in its cookie. Raises `StoreUnavailable`.
+
+    >>> async def cart(request):
+    ...     session = await load_session(request)
+    """
+    session = get_session(connection, scope_key)
+    await session.load()
+    return session
 
 
 def get_session(connection: HTTPConnection, scope_key: str = "session") -> Session[Any]:
@@ -125,6 +179,17 @@ def get_session(connection: HTTPConnection, scope_key: str = "session") -> Sessi
             f"there is no session in scope[{scope_key!r}]; add SessionMiddleware to the application"
         )
     return Session.of(handle)
+
+
+async def _refuse(scope: Scope, send: Send, error: StoreUnavailable) -> None:
+    """Says that there is no service, and nothing of why. The cookie stays as it is."""
+    _logger.error("a request was refused: %s", error)
+    if scope["type"] == "websocket":
+        await send({"type": "websocket.close", "code": 1013})  # RFC 6455, registry of 7.4.1: try again later
+        return
+    headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"cache-control", b"no-store"), (b"retry-after", b"1")]
+    await send({"type": "http.response.start", "status": 503, "headers": headers})
+    await send({"type": "http.response.body", "body": b"Service Unavailable"})
 
 
 def _varies_by_cookie(headers: list[tuple[bytes, bytes]]) -> bool:

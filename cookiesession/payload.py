@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import struct
+from datetime import timedelta
 from typing import Final
 
 import msgspec
@@ -10,7 +12,7 @@ from msgspec.structs import replace
 
 from cookiesession import codec
 from cookiesession.aead import CLOCK_SKEW
-from cookiesession.errors import InvalidToken
+from cookiesession.errors import ConfigurationError, InvalidToken
 
 ID_LENGTH: Final = 16
 """Bytes of a session id: 128 random bits (OWASP asks for 64)."""
@@ -28,12 +30,18 @@ PERSISTENT: Final = 0x01
 """Flag: the browser keeps the cookie when it closes."""
 
 # plaintext = flags | created_at | renewed_at | expires_at | idle timeout | session id | encoded part | 0x80 | zeros
-_HEADER: Final = struct.Struct(f">BIIII{ID_LENGTH}s")
-_END: Final = b"\x80"  # and zeros after it: ISO/IEC 7816-4
-_ENDS: Final = tuple(_END + bytes(zeros) for zeros in range(COMPRESSED_PADDING))
-_COMPRESSED: Final = 0x02  # the encoded part is a zlib stream
+HEADER: Final = struct.Struct(f">BIIII{ID_LENGTH}s")
+"""The fixed part of a plaintext, by the fields of `Payload`."""
+
+END: Final = b"\x80"
+"""What ends the encoded part; zeros follow it (ISO/IEC 7816-4)."""
+
+COMPRESSED: Final = 0x02
+"""Flag: the encoded part is a zlib stream."""
+
+_ENDS: Final = tuple(END + bytes(zeros) for zeros in range(COMPRESSED_PADDING))
 _EXTENDED: Final = 0x04  # the encoded part holds more than the data, such as a subject
-_KNOWN_FLAGS: Final = PERSISTENT | _COMPRESSED | _EXTENDED
+_KNOWN_FLAGS: Final = PERSISTENT | COMPRESSED | _EXTENDED
 
 
 class Payload(msgspec.Struct, frozen=True, gc=False):
@@ -51,6 +59,8 @@ class Payload(msgspec.Struct, frozen=True, gc=False):
     subject: str | None
     data: bytes
     """The data, as the codec encodes it."""
+    label: str | None = None
+    """What tells a session from the others of its subject: the browser's name, say."""
 
     def ends_at(self) -> int:
         """The first second at which the session is over if nobody uses it."""
@@ -58,22 +68,31 @@ class Payload(msgspec.Struct, frozen=True, gc=False):
             return self.expires_at
         return min(self.expires_at, self.renewed_at + self.idle_timeout)
 
+    def is_due(self, now: int) -> bool:
+        """Whether half of the idle timeout has passed, so that whoever uses the session writes it."""
+        return self.idle_timeout != 0 and 2 * (now - self.renewed_at) > self.idle_timeout
+
+
+def id_hash(id: bytes) -> bytes:
+    """The SHA-256 of an id: what may be shown and stored, since nobody makes a cookie of it."""
+    return hashlib.sha256(id).digest()
+
 
 def pack(payload: Payload, *, compress: bool = False) -> bytes:
-    """The plaintext of `payload`, compressed if that makes it smaller. Raises `UnencodableData` for its subject."""
+    """The plaintext of `payload`, compressed if that makes it smaller. Raises `UnencodableData` for its words."""
     flags = payload.flags & PERSISTENT
     encoded = payload.data
-    if payload.subject is not None:
-        encoded = codec.extend(encoded, payload.subject)
+    if payload.subject is not None or payload.label is not None:
+        encoded = codec.extend(encoded, payload.subject, payload.label)
         flags |= _EXTENDED
     if compress and len(compressed := codec.compress(encoded)) < len(encoded):
         encoded = compressed
-        flags |= _COMPRESSED
-    header = _HEADER.pack(
+        flags |= COMPRESSED
+    header = HEADER.pack(
         flags, payload.created_at, payload.renewed_at, payload.expires_at, payload.idle_timeout, payload.id
     )
     plaintext = header + encoded
-    padding = COMPRESSED_PADDING if flags & _COMPRESSED else PADDING
+    padding = COMPRESSED_PADDING if flags & COMPRESSED else PADDING
     return plaintext + _ENDS[-(len(plaintext) + 1) % padding]
 
 
@@ -84,28 +103,35 @@ def unpack(plaintext: bytes, now: int) -> Payload:
     the cookie's own expiry have no say in it.
     """
     body = plaintext.rstrip(b"\0")
-    if not body.endswith(_END, _HEADER.size) or len(plaintext) % PADDING:
+    if not body.endswith(END, HEADER.size) or len(plaintext) % PADDING:
         raise InvalidToken("unsupported")
-    flags, created_at, renewed_at, expires_at, idle_timeout, id = _HEADER.unpack_from(body)
+    flags, created_at, renewed_at, expires_at, idle_timeout, id = HEADER.unpack_from(body)
     if created_at > now + CLOCK_SKEW or renewed_at > now + CLOCK_SKEW:
         raise InvalidToken("future")
     if now >= expires_at:
         raise InvalidToken("expired")
     if idle_timeout and now >= renewed_at + idle_timeout:
         raise InvalidToken("idle")
-    payload = Payload(flags, created_at, renewed_at, expires_at, idle_timeout, id, None, body[_HEADER.size : -1])
+    payload = Payload(flags, created_at, renewed_at, expires_at, idle_timeout, id, None, body[HEADER.size : -1])
     if flags <= PERSISTENT and len(plaintext) - len(body) < PADDING:
         return payload
     return _unpack_further(payload, len(plaintext), len(body))
 
 
 def _unpack_further(payload: Payload, padded: int, length: int) -> Payload:
-    flags, encoded, subject = payload.flags, payload.data, None
-    padding = COMPRESSED_PADDING if flags & _COMPRESSED else PADDING
+    flags, encoded, subject, label = payload.flags, payload.data, None, None
+    padding = COMPRESSED_PADDING if flags & COMPRESSED else PADDING
     if flags & ~_KNOWN_FLAGS or padded != length + -length % padding:
         raise InvalidToken("unsupported")
-    if flags & _COMPRESSED:
+    if flags & COMPRESSED:
         encoded = codec.decompress(encoded)
     if flags & _EXTENDED:
-        encoded, subject = codec.reduce(encoded)
-    return replace(payload, data=encoded, subject=subject)
+        encoded, subject, label = codec.reduce(encoded)
+    return replace(payload, data=encoded, subject=subject, label=label)
+
+
+def seconds(option: str, value: timedelta) -> int:
+    """The whole seconds of an option. Raises `ConfigurationError` for less than one and for more than a century."""
+    if not isinstance(value, timedelta) or not timedelta(seconds=1) <= value <= timedelta(days=36500):
+        raise ConfigurationError(f"{option} is a timedelta of at least one second and at most a century")
+    return int(value.total_seconds())

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar, cast
 
 from msgspec.structs import replace
 
-from cookiesession.payload import PERSISTENT, Payload
+from cookiesession.payload import PERSISTENT, Payload, id_hash
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
     from datetime import timedelta
 
     from cookiesession.keys import Key
@@ -37,6 +37,10 @@ class Owner(Protocol[T]):
         """The data of the request's session, or of a fresh one; fills in the rest of `state`."""
         ...
 
+    def load(self, state: State[T]) -> Awaitable[None]:
+        """Makes ready what `open()` needs."""
+        ...
+
     def begin(self, state: State[T]) -> T:
         """The data of a fresh session; makes `state` that of one."""
         ...
@@ -55,6 +59,10 @@ class Owner(Protocol[T]):
 
     def expiry(self, lifetime: timedelta) -> int:
         """The second at which what lives from now for `lifetime` ends. Raises `ConfigurationError`."""
+        ...
+
+    def transact(self, session: Session[T], change: Callable[[T], T | None]) -> Awaitable[None]:
+        """Changes the newest record of the session, as `Session.transact()` promises."""
         ...
 
 
@@ -226,7 +234,7 @@ class Session(Generic[T]):
     def id(self) -> str:
         """The session's identity: 128 random bits as 32 hexadecimal digits, only ever made here. Do not log it."""
         state = self._open()
-        state.payload = state.owner.identified(state.payload)  # which is no change: what is not sent has no identity
+        state.payload = state.owner.identified(state.payload)  # drawn when first asked for, which is no change
         return state.payload.id.hex()
 
     @property
@@ -240,6 +248,28 @@ class Session(Generic[T]):
             raise TypeError(f"session.subject is a str or None, not {type(value).__name__}")
         if value != self.subject:
             self._replace(subject=value)
+
+    @property
+    def id_hash(self) -> str:
+        """The SHA-256 of `id` in hexadecimal digits: it names the session in lists, and opens nothing."""
+        return self.hash_of(self.id)
+
+    @staticmethod
+    def hash_of(id: str) -> str:
+        """The `id_hash` of the session with this `id`. Raises `ValueError` for what is no id."""
+        return id_hash(bytes.fromhex(id)).hex()
+
+    @property
+    def label(self) -> str | None:
+        """What tells the session from the others of its subject in a list: the browser's name, say."""
+        return self._open().payload.label
+
+    @label.setter
+    def label(self, value: str | None) -> None:
+        if not isinstance(value, str | None):
+            raise TypeError(f"session.label is a str or None, not {type(value).__name__}")
+        if value != self.label:
+            self._replace(label=value)
 
     @property
     def is_new(self) -> bool:
@@ -287,6 +317,22 @@ class Session(Generic[T]):
     def expire_after(self, lifetime: timedelta) -> None:
         """Ends this session `lifetime` from now, whatever the manager's lifetime. Raises `ConfigurationError`."""
         self._replace(expires_at=self._open().owner.expiry(lifetime))
+
+    def load(self) -> Awaitable[None]:
+        """Fetches the session from the store, if it is there and has not been fetched. Raises `StoreUnavailable`."""
+        return self._state.owner.load(self._state)
+
+    def transact(self, change: Callable[[T], T | None]) -> Awaitable[None]:
+        """Has `change` change the newest data in the store, and saves it at once, by its version.
+
+        `change` gets the data and changes it, or returns other data. It may be called several times, until nobody was
+        faster: of 200 concurrent increments none is lost. `data` then holds the result, and what the handler has
+        changed besides is still saved with the response. A new session is not in the store yet, and only changed.
+
+        Raises `SessionEnded` where somebody has ended the session meanwhile, `StoreUnavailable`, `UnencodableData`,
+        what `change` raises, and `ConfigurationError` where the manager has no store.
+        """
+        return self._state.owner.transact(self, change)
 
     def mark_accessed(self) -> None:
         """Opens the session: Starlette calls this for `request.session`."""

@@ -492,12 +492,51 @@ def test_subject_that_is_not_unicode_is_in_no_chained_exception(
     assert MARKER not in everything_said(caught.value)
 
 
-@given(sessions, st.text(max_size=40))
-def test_subject_and_data_come_apart_again(data: dict[str, Any], subject: str) -> None:
+@pytest.mark.parametrize("subject", [None, "42"])
+def test_label_that_is_not_unicode_is_blamed(
+    subject: str | None, everything_said: Callable[[BaseException], str]
+) -> None:
+    """And not the subject beside it."""
+    with pytest.raises(UnencodableData, match=r"^session\.label cannot be encoded: .*not valid Unicode$") as caught:
+        codec.extend(b"\x80", subject, f"{MARKER}\ud800")
+
+    assert MARKER not in everything_said(caught.value)
+
+
+@given(sessions, st.none() | st.text(max_size=40), st.none() | st.text(max_size=40))
+def test_subject_label_and_data_come_apart_again(data: dict[str, Any], subject: str | None, label: str | None) -> None:
     """The data's bytes exactly as they were."""
     before = PLAIN.encode(data)
 
-    assert (before, subject) == codec.reduce(codec.extend(before, subject))
+    assert (before, subject, label) == codec.reduce(codec.extend(before, subject, label))
+
+
+# Nothing, or data
+
+
+def test_nothing_is_encoded_as_nothing() -> None:
+    """What a cookie holds whose session is in a store."""
+    codec_: codec.EitherCodec[Any] = codec.EitherCodec(None)
+
+    assert None is codec_.default() is codec_.decode(codec_.encode(None))
+    assert () == codec_.entries(None)
+    assert "a" == codec_.way("a")
+    with pytest.raises(InvalidToken, match="undecodable"):
+        codec_.decode(b"\x80")
+
+
+def test_data_may_stand_where_nothing_could() -> None:
+    """What a cookie holds whose session may be in a store."""
+    codec_ = codec.EitherCodec(DictCodec())
+
+    codec_.require(object())
+    codec_.verify({}, b"")
+
+    assert {"a": 1} == codec_.decode(PLAIN.encode({"a": 1}))
+    assert None is codec_.decode(b"")
+    assert [("a", 1)] == list(codec_.entries({"a": 1}))
+    assert "session['a']" == codec_.way("a")
+    assert not codec_.same(b"", b"\x80")
 
 
 # Plain data without a model

@@ -15,7 +15,7 @@ from cookiesession import KeySource
 from cookiesession.cookies import LINE_LIMIT
 from cookiesession.demo import create_app
 from cookiesession.demo.app import RotatingRing
-from cookiesession.events import Event, KeysRead, KeysRefused
+from cookiesession.events import SessionEvent
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -101,13 +101,11 @@ async def test_page_knows_the_line_limit(visitor: httpx.AsyncClient) -> None:
 
 
 async def test_page_can_tell_of_every_event(visitor: httpx.AsyncClient) -> None:
-    """No kind of event finds the page without words, but for those of a key file, which it does not have."""
+    """No kind of event finds the page without words. It has no store and no key file."""
     page = await visitor.get("/")
 
     told = page.text.partition("const STORY = {")[2].partition("};")[0]
-    assert set(re.findall(r"^  (\w+):", told, re.MULTILINE)) == {
-        kind.__name__ for kind in set(get_args(Event)) - {KeysRead, KeysRefused}
-    }
+    assert set(re.findall(r"^  (\w+):", told, re.MULTILINE)) == {kind.__name__ for kind in get_args(SessionEvent)}
 
 
 async def test_visitor_without_data_has_no_cookie(visitor: httpx.AsyncClient) -> None:

@@ -16,12 +16,15 @@ from cookiesession.events import (
     KeysRead,
     KeysRefused,
     LateWrite,
+    Loaded,
     Opened,
     PublicResponse,
     Rejected,
     Reporter,
     Resealed,
     Sealed,
+    Stored,
+    StoreFailed,
     TooLarge,
 )
 
@@ -34,6 +37,9 @@ EVENTS: tuple[Event, ...] = (
     LateWrite(),
     TooLarge(size=9000, limit=7448),
     PublicResponse(),
+    Loaded(key_id="0badcafe", primary=True, size=174),
+    Stored(key_id="0badcafe", size=174, conflicts=0),
+    StoreFailed(problem="the store did not answer within 1 s"),
     KeysRead(path="/etc/keys.toml", key_id="0badcafe", keys=2),
     KeysRefused(path="/etc/keys.toml", problem="No such file or directory"),
 )
@@ -101,6 +107,7 @@ def test_event_has_no_field_for_a_token_an_id_or_a_value(event: Event) -> None:
         "path",
         "keys",
         "problem",
+        "conflicts",
     }
     assert set(kinds.values()) <= {str, bool, int, type(None)}
 
@@ -136,10 +143,10 @@ def test_reasons_are_those_that_are_documented() -> None:
 @pytest.mark.parametrize(
     ("kinds", "level"),
     [
-        ((Opened, Sealed, Resealed, Cleared), logging.DEBUG),
+        ((Opened, Sealed, Resealed, Cleared, Loaded, Stored), logging.DEBUG),
         ((Rejected, KeysRead), logging.INFO),
         ((LateWrite, TooLarge, PublicResponse), logging.WARNING),
-        ((KeysRefused,), logging.ERROR),
+        ((KeysRefused, StoreFailed), logging.ERROR),
     ],
     ids=["everyday", "worth knowing", "the-application's", "the-operator's"],
 )

@@ -28,7 +28,7 @@ from cookiesession import (
     chunks,
     envelope,
 )
-from cookiesession.events import Cleared, Event, Opened, Rejected, Resealed, Sealed, TooLarge
+from cookiesession.events import Cleared, Event, LateWrite, Opened, Rejected, Resealed, Sealed, TooLarge
 from cookiesession.payload import PERSISTENT, Payload, pack
 
 if TYPE_CHECKING:
@@ -954,3 +954,48 @@ def test_the_clock_is_the_systems_unless_given() -> None:
     session = SessionManager(RING).session([])
 
     assert before <= session.created_at.timestamp() <= time.time()
+
+
+# Labels and the store that there is none of
+
+
+def test_a_label_comes_back() -> None:
+    """And goes when it is taken away."""
+    site = Site()
+    session = site.open()
+    session.data["a"] = 1
+    session.label = "laptop"
+    session.label = "laptop"
+    site.save(session)
+    labelled = site.open()
+    first = labelled.label, labelled.subject
+    labelled.label = None
+    site.save(labelled)
+
+    assert ("laptop", None) == first
+    assert None is site.open().label
+    assert {"a": 1} == site.read()
+
+
+def test_a_label_is_a_str_or_none() -> None:
+    """Another type is the caller's mistake, and said without the value."""
+    with pytest.raises(TypeError, match=r"^session\.label is a str or None, not int$"):
+        Site().open().label = 5  # type: ignore[assignment]
+
+
+def test_a_late_change_without_a_store_is_reported() -> None:
+    """The two verbs for frameworks that ask for no difference."""
+    site = Site()
+    site.store(a=1)
+    session = site.open()
+
+    async def respond() -> None:
+        await site.manager.load(session)
+        await site.manager.save(session)
+        session.data["a"] = 2
+        await site.manager.save_late(session)
+
+    asyncio.run(respond())
+
+    assert [LateWrite()] == site.of(LateWrite)
+    assert {"a": 1} == site.read()

@@ -310,6 +310,13 @@ async def _late_renewal(scope: Scope, _receive: Receive, send: Send) -> None:
     get_session(Request(scope)).renew()
 
 
+async def _late_logout(scope: Scope, _receive: Receive, send: Send) -> None:
+    scope["session"]["user"] = "ada"
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body"})
+    get_session(Request(scope)).clear()
+
+
 async def _late_stream(scope: Scope, receive: Receive, send: Send) -> None:
     async def body() -> AsyncIterator[str]:
         yield "a"
@@ -335,6 +342,7 @@ LATE = [
     _late_after_touch,
     _late_unencodable,
     _late_renewal,
+    _late_logout,
     _late_stream,
     _late_background,
     _late_websocket,

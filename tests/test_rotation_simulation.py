@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from key_readers import FileReader, ScheduleReader
 
 from cookiesession import Key, KeyRing, Session, SessionManager
+from cookiesession.cookiemode import CookieMode
 from cookiesession.events import Event, Rejected
 from cookiesession.keys import ALGORITHMS, KeySource
 from cookiesession.schedule import Schedule, moment
@@ -269,6 +270,6 @@ def serve(keys: KeySource, clock: Clock, events: list[Event], cookie: bytes = b"
 def cookie_of(session: Session[Any]) -> bytes:
     """The cookie that the response to its request sets, empty where it sets none."""
     owner = session._state.owner
-    assert isinstance(owner, SessionManager)
+    assert isinstance(owner, CookieMode)
     lines = owner.commit(session)
     return b"".join(line.partition(b";")[0] for _, line in lines)

@@ -551,7 +551,7 @@ def test_manager_has_the_settings_and_what_cannot_be_one(monkeypatch: pytest.Mon
     assert b"Max-Age" not in line
     assert START + 10 == session.expires_at.timestamp()
     assert [Sealed] == [type(event) for event in events]
-    assert plain._compress
+    assert plain.configuration.compress
 
 
 def test_cookie_can_be_overridden() -> None:

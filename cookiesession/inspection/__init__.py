@@ -170,8 +170,8 @@ class _Inspector:
         algorithm: Algorithm | None = None
         if version == Fernet.VERSION:
             algorithm, sealed_at = "fernet", int.from_bytes(sealed[1:9], "big")
-        elif version == envelope._VERSION:
-            fingerprint = sealed[1 : envelope._HEADER]
+        elif version == envelope.VERSION:
+            fingerprint = sealed[1 : envelope.HEADER]
             key = self._all.by_fingerprint.get(fingerprint)
             key_id, algorithm = fingerprint.hex(), key.algorithm if key else None
         return Header(
@@ -210,9 +210,9 @@ def _known(keys: KeyRing | Schedule, now: datetime) -> Iterator[tuple[Key, Known
 def _contents(plaintext: bytes) -> Contents | None:
     """What is in an authentic plaintext, whether or not it is valid now; None for an unknown layout."""
     body = plaintext.rstrip(b"\0")
-    if not body.endswith(payload._END, payload._HEADER.size):
+    if not body.endswith(payload.END, payload.HEADER.size):
         return None
-    flags, created_at, renewed_at, expires_at, idle_timeout, _ = payload._HEADER.unpack_from(body)
+    flags, created_at, renewed_at, expires_at, idle_timeout, _ = payload.HEADER.unpack_from(body)
     opened = Payload(flags, created_at, renewed_at, expires_at, idle_timeout, b"", None, b"")
     data = None
     is_readable = False
@@ -228,8 +228,8 @@ def _contents(plaintext: bytes) -> Contents | None:
         payload=replace(opened, id=b""),
         length=len(plaintext),
         padding=len(plaintext) - len(body) + 1,
-        encoded=len(body) - 1 - payload._HEADER.size,
-        is_compressed=opened.flags & payload._COMPRESSED != 0,
+        encoded=len(body) - 1 - payload.HEADER.size,
+        is_compressed=opened.flags & payload.COMPRESSED != 0,
         is_readable=is_readable,
         data=data,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import copy
+import asyncio
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -31,7 +31,8 @@ def cookies_for(
     """The cookies of a session with this data, by name, for any test client's jar.
 
     `age` is how long ago the session began and was last used, and `key` what it is sealed under instead of the primary.
-    Raises what `SessionManager.save()` raises.
+    Raises what `SessionManager.save()` raises. With a store this runs an event loop of its own: in a coroutine, await
+    `SessionManager.save()` instead.
 
     >>> from cookiesession import Key, KeyRing, SessionManager
     >>> manager = SessionManager(KeyRing(Key.generate()))
@@ -39,17 +40,17 @@ def cookies_for(
     >>> read_session(manager, jar).data["user_id"]
     42
     """
-    then = copy.copy(manager)
-    then._clock = lambda: manager._clock() - age.total_seconds()
-    if key is not None:
-        then._keys = KeyRing(key)
+    now, keys = manager.configuration.clock, manager.configuration.keys
+    then = manager.with_configuration(
+        clock=lambda: now() - age.total_seconds(), keys=keys if key is None else KeyRing(key)
+    )
     session = then.session([])
     session.data = data
     session.subject = subject
     if persistent is not None:
         session.persistent = persistent
-    lines = (line.decode().partition(";")[0] for _, line in then.commit(session))
-    return dict(line.split("=", 1) for line in lines)
+    headers = asyncio.run(then.save(session)) if manager.has_store else then.commit(session)
+    return dict(line.decode().partition(";")[0].split("=", 1) for _, line in headers)
 
 
 def read_session(manager: SessionManager[T], source: Any) -> Session[T] | None:
@@ -65,6 +66,8 @@ def read_session(manager: SessionManager[T], source: Any) -> Session[T] | None:
     """
     pairs = "; ".join(f"{name}={value}" for name, value in _pairs(source))
     session = manager.session([(b"cookie", pairs.encode("latin-1"))])
+    if manager.has_store:
+        asyncio.run(manager.load(session))
     return None if session.is_new else session
 
 

@@ -1,0 +1,283 @@
+"""`ServerMode`: sessions that live in a store. Their cookies hold a sealed id, their records the sealed data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
+
+from msgspec.structs import replace
+
+from cookiesession.codec import DECODING_ERRORS, MAX_ENCODED, EitherCodec
+from cookiesession.cookiemode import CookieMode, unwrap
+from cookiesession.errors import InvalidToken, StoreUnavailable, UnencodableData
+from cookiesession.events import LateWrite, Rejected, StoreFailed
+from cookiesession.payload import Payload, id_hash
+from cookiesession.records import Records
+from cookiesession.replay import replay
+from cookiesession.saving import Saving
+from cookiesession.session import Outcome, Session, SessionDict, State
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from cookiesession.codec import Codec
+    from cookiesession.cookiemode import Configuration
+    from cookiesession.records import Held
+    from cookiesession.stores import Store
+
+T = TypeVar("T")
+
+NOT_LOADED: Final = "the session is in a store, and not loaded yet: await load_session(request) before it is used"
+
+
+class ServedState(State[T]):
+    """What one request knows of a session that is in a store."""
+
+    __slots__ = ("carried", "held", "is_adrift", "is_loaded", "ticket")
+
+    ticket: State[Any] | None  # the cookie's own side, once it has been read
+    carried: T | None  # the data, where the cookie holds it
+    held: Held | None  # as the store had it last
+    is_loaded: bool
+    is_adrift: bool  # the store did not answer, and the request goes on without
+
+    def __init__(self, owner: ServerMode[T], headers: Iterable[tuple[bytes, bytes]]) -> None:
+        super().__init__(owner, headers)
+        self.ticket = self.carried = self.held = None
+        self.is_loaded = self.is_adrift = False
+
+
+@dataclass(frozen=True)
+class SessionInfo:
+    """A live session in a list. `id_hash` names it and opens nothing; `label` is what the application wrote there."""
+
+    id_hash: str
+    created_at: datetime
+    used_at: datetime
+    """When it was last written because it was used: with an idle timeout no older than half of that."""
+    expires_at: datetime
+    label: str | None
+
+
+class ServerMode(Generic[T]):
+    """The owner of sessions whose data is in a store.
+
+    `sessions` knows their rules. Their cookies are tickets: sealed ids, or with overflow also whole sessions that fit.
+    """
+
+    def __init__(self, configuration: Configuration, sessions: CookieMode[T], store: Store, codec: Codec[T]) -> None:
+        self.cookie: Final = configuration.cookie
+        self.model: Final = configuration.model
+        self._overflow = configuration.overflow
+        self._anonymous = configuration.anonymous
+        self._sessions = sessions
+        purpose = "cookie" if self._overflow else "id"
+        self._tickets = CookieMode(configuration, EitherCodec(codec if self._overflow else None), purpose)
+        self._records = Records(store, configuration)
+        self._saving = Saving(sessions, self._records, configuration.renew_grace)
+        # What a session asks of its owner, and a store has no part in.
+        self.begin = sessions.begin
+        self.renewed = sessions.renewed
+        self.identified = sessions.identified
+        self.require = sessions.require
+        self.expiry = sessions.expiry
+
+    # Opening
+
+    async def load(self, state: State[T]) -> None:
+        """Fetches the record of the request's session. One call of the store, and none without a cookie of ours."""
+        state = _served(state)
+        ticket = self._look(state)
+        if state.is_loaded:
+            return
+        try:
+            state.held = await self._records.load(ticket.payload.id)
+        except StoreUnavailable as error:
+            self._forgive(error)
+            state.is_adrift = True
+        state.is_loaded = True
+
+    def open(self, state: State[T]) -> T:
+        """The data of the loaded session, or of a fresh one. Raises `RuntimeError` where it has to be loaded first."""
+        state = _served(state)
+        ticket = self._look(state)
+        if not state.is_loaded:
+            raise RuntimeError(NOT_LOADED)
+        state.brought, state.key = ticket.brought, ticket.key
+        data = state.carried if state.held is None else self._decode(state.held.payload)
+        if data is None:
+            return self._sessions.begin(state)
+        payload = ticket.payload if state.held is None else state.held.payload
+        state.settle(payload, ticket.brought, ticket.key)
+        state.due = payload.is_due(int(self._sessions.clock()))
+        state.overdue = state.due or ticket.overdue
+        state.is_new = False
+        return data
+
+    def _look(self, state: ServedState[T]) -> State[Any]:
+        """What the cookie says, which is read once."""
+        if state.ticket is None:
+            state.ticket = State(self._tickets, state.headers)
+            state.carried = self._tickets.open(state.ticket)
+            state.is_loaded = state.ticket.is_new or state.carried is not None
+        return state.ticket
+
+    def _decode(self, payload: Payload) -> T | None:
+        try:
+            return self._sessions.codec.decode(payload.data)
+        except InvalidToken as invalid:
+            self._sessions.reporter.report(Rejected(reason=invalid.reason, path=invalid.path))
+        except DECODING_ERRORS:
+            self._sessions.reporter.report(Rejected(reason="undecodable"))
+        return None
+
+    # Saving
+
+    async def commit(self, handle: Session[T] | SessionDict) -> list[tuple[bytes, bytes]]:
+        """The headers of a response whose session is saved in the store."""
+        state, data = self._unwrap(handle)
+        encoded, changed = self._sessions.compare(state, data)
+        if state.is_adrift or (not changed and not state.overdue):
+            return []  # adrift, the cookie stays as it is: what it names may be there again for the next request
+        try:
+            return await self._save(state, encoded, data, used=changed or state.due)
+        except StoreUnavailable as error:
+            self._forgive(error)
+            return []
+
+    async def commit_late(self, handle: Session[T] | SessionDict) -> None:
+        """Saves a change that came after the headers had left, if the client has the session's id already.
+
+        Never raises: there is nobody left to tell but the operator.
+        """
+        state, data = self._unwrap(handle)
+        try:
+            is_lost = not await self._save_late(state, data)
+        except UnencodableData:
+            is_lost = True
+        except StoreUnavailable as error:
+            self._sessions.reporter.report(StoreFailed(problem=str(error)))
+            is_lost = True
+        if is_lost:
+            self._sessions.reporter.report(LateWrite())
+
+    async def _save_late(self, state: ServedState[T], data: T) -> bool:
+        """Whether nothing was left to be saved in the end."""
+        encoded, changed = self._sessions.compare(state, data)
+        held = state.held
+        if not changed and not (state.blank and held is not None):
+            return True
+        cleared = self._sessions.outcome(state, encoded) is Outcome.CLEAR
+        if held is not None and state.payload.id == held.payload.id and not cleared:
+            self._sessions.codec.verify(data, encoded)
+            return await self._store(state, self._sessions.used(state.payload, encoded)) is not None
+        if not state.renewed:
+            await self._end(state)
+        return cleared  # anything else would have an id that the client cannot learn any more
+
+    async def _save(self, state: ServedState[T], encoded: bytes, data: T, *, used: bool) -> list[tuple[bytes, bytes]]:
+        ticket = self._look(state)
+        if self._sessions.outcome(state, encoded) is Outcome.CLEAR:
+            await self._end(state)
+            return self._delete(state, encoded)
+        payload = state.payload
+        if used:
+            self._sessions.codec.verify(data, encoded)
+            payload = self._sessions.used(payload, encoded)
+        if self._overflow and self._fits(payload):
+            headers = self._tickets.write(ticket, payload, data, resealed_from=None if used else ticket.key)
+            if state.held is not None:
+                await self._saving.expire(state.held)
+                state.held = None
+        else:
+            saved = await self._store(state, payload) if used else payload
+            if saved is None:
+                return self._delete(state, encoded)
+            payload = replace(saved, data=encoded)
+            headers = self._ticket_for(ticket, payload)
+        state.settle(payload, ticket.brought, ticket.key)
+        return headers
+
+    async def _store(self, state: ServedState[T], payload: Payload) -> Payload | None:
+        """What the store has in the end; None where somebody has ended the session meanwhile."""
+        former, renewed = state.held, state.renewed
+        if former is not None and former.payload.id == payload.id:
+            state.held = await self._saving.replace(former, state.payload.data, payload)
+        elif former is None or not renewed:
+            await self._end(state)
+            state.held = await self._saving.create(payload)
+        else:
+            state.held = await self._saving.hand_over(former, state.payload.data, payload)
+        return None if state.held is None else state.held.payload
+
+    def _ticket_for(self, ticket: State[Any], payload: Payload) -> list[tuple[bytes, bytes]]:
+        """The headers that give the client the id of `payload`, if it does not have just that already."""
+        wanted = replace(payload, renewed_at=payload.created_at, idle_timeout=0, subject=None, label=None, data=b"")
+        if wanted != ticket.payload:
+            return self._tickets.write(ticket, wanted, None)
+        return self._tickets.write(ticket, wanted, None, resealed_from=ticket.key) if ticket.overdue else []
+
+    def _fits(self, payload: Payload) -> bool:
+        """Whether the whole session goes into cookies."""
+        capacity, now = self._tickets.capacity, int(self._sessions.clock())
+        if len(payload.data) > MAX_ENCODED:
+            return False
+        return len(self._tickets.seal(payload, self._tickets.keys.current(now).primary, now)) <= capacity
+
+    async def _end(self, state: ServedState[T]) -> None:
+        if state.held is not None:
+            await self._records.delete(id_hash(state.held.payload.id))
+            state.held = None
+
+    def _delete(self, state: ServedState[T], encoded: bytes) -> list[tuple[bytes, bytes]]:
+        headers = self._tickets.delete(self._look(state), b"")
+        state.settle(replace(state.payload, data=encoded), (), None)
+        return headers
+
+    def _forgive(self, error: StoreUnavailable) -> None:
+        if not self._anonymous:
+            raise error
+        self._sessions.reporter.report(StoreFailed(problem=str(error)))
+
+    # Between requests
+
+    async def transact(self, session: Session[T], change: Callable[[T], T | None]) -> None:
+        """What `Session.transact()` promises."""
+        session.mark_accessed()
+        state, data = self._unwrap(session)
+        if state.held is None:
+            changed = change(data)
+            if changed is not None:
+                session.data = changed
+            return
+        pending, _ = self._sessions.compare(state, data)
+        before, state.held = state.held, await self._saving.transact(state.held.payload.id, change)
+        newest = state.held.payload
+        session.data = self._sessions.codec.decode(replay(state.payload.data, pending, newest.data))
+        state.payload = self._saving.merge(before.payload, state.payload, newest) if state.amended else newest
+
+    async def find(self, subject: str) -> list[SessionInfo]:
+        """The live sessions of a subject, the one that was used last first."""
+        found = await self._records.find(subject)
+        infos = [_info(key, held.payload) for key, held in found.items()]
+        return sorted(infos, key=lambda info: info.used_at, reverse=True)
+
+    async def end(self, id_hash: bytes) -> bool:
+        """Ends a session. Whether there was one."""
+        return await self._records.delete(id_hash)
+
+    @staticmethod
+    def _unwrap(handle: Session[T] | SessionDict) -> tuple[ServedState[T], T]:
+        state, data = unwrap(handle)
+        return _served(state), data
+
+
+def _served(state: State[T]) -> ServedState[T]:
+    return cast("ServedState[T]", state)  # of a server-side session there is no other
+
+
+def _info(key: bytes, payload: Payload) -> SessionInfo:
+    seconds = (payload.created_at, payload.renewed_at, payload.expires_at)
+    created_at, used_at, expires_at = (datetime.fromtimestamp(each, UTC) for each in seconds)
+    return SessionInfo(key.hex(), created_at, used_at, expires_at, payload.label)

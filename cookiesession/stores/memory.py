@@ -1,0 +1,120 @@
+"""`MemoryStore`: records in this process, for tests and for applications of one process."""
+
+from __future__ import annotations
+
+import heapq
+import threading
+import time
+from typing import TYPE_CHECKING, Final
+
+from cookiesession.errors import ConfigurationError, StoreUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cookiesession.stores import Record
+
+
+class MemoryStore:
+    """A `Store` of at most `max_records`, gone with the process.
+
+    A full one takes no new record until one has expired or is deleted: `StoreUnavailable`, rather than that somebody
+    else is signed out. Every operation is O(log n) or better, over any number of calls. Safe among threads.
+
+    >>> import asyncio
+    >>> from cookiesession.stores import Record
+    >>> store = MemoryStore()
+    >>> asyncio.run(store.create(bytes(32), Record(b"sealed", version=1, expires_at=4_000_000_000)))
+    True
+    """
+
+    def __init__(self, max_records: int = 100_000, *, clock: Callable[[], float] = time.time) -> None:
+        if not isinstance(max_records, int) or max_records < 1:
+            raise ConfigurationError("max_records is a number of at least 1")
+        self.max_records: Final = max_records
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._records: dict[bytes, Record] = {}
+        self._subjects: dict[bytes, set[bytes]] = {}
+        # When records expire, soonest first. What is no longer true of a record is passed over.
+        self._queue: list[tuple[int, bytes]] = []
+
+    def __len__(self) -> int:
+        with self._lock:
+            self._expire()
+            return len(self._records)
+
+    def __repr__(self) -> str:
+        return f"<MemoryStore of at most {self.max_records}>"
+
+    async def load(self, key: bytes) -> Record | None:
+        """The record under `key`."""
+        with self._lock:
+            self._expire()
+            return self._records.get(key)
+
+    async def create(self, key: bytes, record: Record) -> bool:
+        """Puts a record where there is none. Raises `StoreUnavailable` when full."""
+        with self._lock:
+            self._expire()
+            if key in self._records:
+                return False
+            if len(self._records) >= self.max_records:
+                raise StoreUnavailable(f"the memory store holds {self.max_records} records, and takes no more")
+            self._put(key, record)
+            return True
+
+    async def replace(self, key: bytes, record: Record, expected_version: int) -> bool:
+        """Puts a record in the place of the one with this version."""
+        with self._lock:
+            self._expire()
+            present = self._records.get(key)
+            if present is None or present.version != expected_version:
+                return False
+            self._remove(key)
+            self._put(key, record)
+            return True
+
+    async def delete(self, key: bytes) -> bool:
+        """Removes the record under `key`."""
+        with self._lock:
+            self._expire()
+            return self._remove(key)
+
+    async def find(self, subject: bytes) -> dict[bytes, Record]:
+        """All records of a subject."""
+        with self._lock:
+            self._expire()
+            return {key: self._records[key] for key in self._subjects.get(subject, ())}
+
+    async def aclose(self) -> None:
+        """Nothing: there is nothing to give back."""
+
+    def _put(self, key: bytes, record: Record) -> None:
+        self._records[key] = record
+        if record.subject is not None:
+            self._subjects.setdefault(record.subject, set()).add(key)
+        if len(self._queue) > 2 * len(self._records) + 100:  # mostly of what is no longer true
+            self._queue = [(each.expires_at, key) for key, each in self._records.items()]
+            heapq.heapify(self._queue)
+        else:
+            heapq.heappush(self._queue, (record.expires_at, key))
+
+    def _remove(self, key: bytes) -> bool:
+        record = self._records.pop(key, None)
+        if record is None:
+            return False
+        if record.subject is not None:
+            keys = self._subjects[record.subject]
+            keys.discard(key)
+            if not keys:
+                del self._subjects[record.subject]
+        return True
+
+    def _expire(self) -> None:
+        now = self._clock()
+        while self._queue and self._queue[0][0] <= now:
+            _, key = heapq.heappop(self._queue)
+            record = self._records.get(key)
+            if record is not None and record.expires_at <= now:
+                self._remove(key)

@@ -1,0 +1,129 @@
+"""The store in memory: the contract, its bound, and what a million records cost."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from harness import START, Clock
+
+from cookiesession import ConfigurationError, StoreUnavailable
+from cookiesession.stores import KEY_LENGTH, Record, Store
+from cookiesession.stores.memory import MemoryStore
+from cookiesession.testing.contract import StoreContract
+
+SUBJECT = bytes(KEY_LENGTH)
+
+
+def key_of(number: int) -> bytes:
+    """One key for each number."""
+    return number.to_bytes(KEY_LENGTH, "big")
+
+
+class TestMemoryStore(StoreContract):
+    """The contract of all stores."""
+
+    async def open_store(self) -> Store:
+        return MemoryStore()
+
+    def test_another_store_object_sees_the_same(self) -> None:
+        """It sees nothing: this one is gone with its process."""
+        store, other = MemoryStore(), MemoryStore()
+        asyncio.run(store.create(key_of(1), Record(b"sealed", 1, 2**32 - 1)))
+
+        assert asyncio.run(other.load(key_of(1))) is None
+
+
+def test_contract_needs_a_store() -> None:
+    """Whoever forgets to say how to open one is told."""
+    with pytest.raises(NotImplementedError, match=r"open_store\(\)"):
+        StoreContract().test_it_is_a_store()
+
+
+def test_full_store_takes_no_more_until_something_ends() -> None:
+    """Nobody else is signed out to make room."""
+
+    async def scenario() -> None:
+        clock = Clock()
+        store = MemoryStore(max_records=2, clock=clock)
+        await store.create(key_of(1), Record(b"", 1, START + 60))
+        await store.create(key_of(2), Record(b"", 1, START + 120))
+
+        with pytest.raises(StoreUnavailable, match="holds 2 records, and takes no more"):
+            await store.create(key_of(3), Record(b"", 1, START + 60))
+        replaced = await store.replace(key_of(2), Record(b"", 2, START + 180), 1)
+        clock.now += 60
+        created = await store.create(key_of(3), Record(b"", 1, START + 120))
+
+        assert (replaced, created, len(store)) == (True, True, 2)
+
+    asyncio.run(scenario())
+
+
+def test_record_ends_in_its_second() -> None:
+    """By the clock of the store."""
+
+    async def scenario() -> None:
+        clock = Clock()
+        store = MemoryStore(clock=clock)
+        await store.create(key_of(1), Record(b"", 1, START + 60, SUBJECT))
+
+        clock.now += 59
+        before = await store.find(SUBJECT)
+        clock.now += 1
+
+        assert list(before) == [key_of(1)]
+        assert await store.load(key_of(1)) is None
+        assert await store.find(SUBJECT) == {}
+        assert len(store) == 0
+
+    asyncio.run(scenario())
+
+
+def test_replacements_do_not_make_it_grow() -> None:
+    """A session used for a year is one record, and a bounded number of places in the queue."""
+
+    async def scenario() -> None:
+        store = MemoryStore(clock=Clock())
+        await store.create(key_of(1), Record(b"", 1, START + 60))
+
+        for version in range(1, 10_000):
+            await store.replace(key_of(1), Record(b"", version + 1, START + 60 + version, SUBJECT), version)
+
+        assert len(store) == 1
+        assert len(store._queue) < 200
+        assert (await store.load(key_of(1)) or Record(b"", 0, 0)).version == 10_000
+
+    asyncio.run(scenario())
+
+
+def test_what_is_over_leaves_nothing() -> None:
+    """Neither records nor subjects nor places in the queue."""
+
+    async def scenario() -> None:
+        clock = Clock()
+        store = MemoryStore(clock=clock)
+        for number in range(1000):
+            await store.create(key_of(number), Record(b"", 1, START + number % 7 + 1, key_of(number % 10)))
+            if number % 3 == 0:
+                await store.delete(key_of(number))
+
+        clock.now += 7
+
+        assert len(store) == 0
+        assert (store._records, store._subjects, store._queue) == ({}, {}, [])
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("bound", [0, -1, 1.5, None], ids=str)
+def test_bound_that_cannot_work_is_a_configuration_error(bound: Any) -> None:
+    """At construction."""
+    with pytest.raises(ConfigurationError, match="max_records is a number of at least 1"):
+        MemoryStore(max_records=bound)
+
+
+def test_representation_shows_the_bound_alone() -> None:
+    """No key, no value."""
+    assert repr(MemoryStore(5)) == "<MemoryStore of at most 5>"
