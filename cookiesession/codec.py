@@ -155,35 +155,39 @@ class EitherCodec(Generic[T]):
         return name if self._codec is None else self._codec.way(name)
 
 
-class _Extension(msgspec.Struct, omit_defaults=True):
-    """The map before the data in an extended session. Later versions may add fields; an older one passes them over."""
+class Extension(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a session may have besides its data. Later versions may add fields; an older one passes them over."""
 
     subject: str | None = None
     label: str | None = None
+    superseded: bool = False
 
+
+NO_EXTENSION: Final = Extension()
+"""That of most sessions, which are encoded without it."""
 
 _extended_encoder: Final = msgspec.msgpack.Encoder()
-_extended_decoder: Final = msgspec.msgpack.Decoder(tuple[_Extension, msgspec.Raw])
+_extended_decoder: Final = msgspec.msgpack.Decoder(tuple[Extension, msgspec.Raw])
 
 
-def extend(encoded: bytes, subject: str | None, label: str | None = None) -> bytes:
-    """`encoded` data together with its session's subject and label."""
+def extend(encoded: bytes, extension: Extension) -> bytes:
+    """`encoded` data together with its session's extension. Raises `UnencodableData`."""
     try:
-        return _extended_encoder.encode((_Extension(subject, label), msgspec.Raw(encoded)))
+        return _extended_encoder.encode((extension, msgspec.Raw(encoded)))
     except UnicodeError:
         pass
     # Raised here, since a UnicodeEncodeError carries the text and would be this one's context.
-    blamed = "subject" if subject is not None and not _is_unicode(subject) else "label"
+    blamed = "label" if extension.subject is None or _is_unicode(extension.subject) else "subject"
     raise UnencodableData(f"session.{blamed} cannot be encoded: it is not valid Unicode")
 
 
-def reduce(extended: bytes) -> tuple[bytes, str | None, str | None]:
-    """The data's bytes, the subject and the label that `extend()` put together. Raises `InvalidToken`."""
+def reduce(extended: bytes) -> tuple[bytes, Extension]:
+    """The data's bytes and the extension that `extend()` put together. Raises `InvalidToken`."""
     try:
         extension, encoded = _extended_decoder.decode(extended)
     except DECODING_ERRORS as error:
         raise InvalidToken("undecodable") from error
-    return bytes(encoded), extension.subject, extension.label
+    return bytes(encoded), extension
 
 
 def compress(encoded: bytes) -> bytes:

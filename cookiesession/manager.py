@@ -220,10 +220,11 @@ class SessionManager(Generic[T]):
         return await self._store_side().end(bytes.fromhex(id_hash))
 
     async def end_all(self, subject: str, *, except_id: str | None = None) -> int:
-        """Ends all sessions of a subject but the one whose `id` is given. How many there were."""
-        kept = None if except_id is None else Session.hash_of(except_id)
-        infos = [info for info in await self.sessions(subject) if info.id_hash != kept]
-        return sum([await self.end(info) for info in infos])
+        """Ends all sessions of a subject but the one whose `id` is given. How many there were.
+
+        That of a session that has just been renewed spares it too. Raises `StoreUnavailable`.
+        """
+        return await self._store_side().end_all(subject, except_id)
 
     def with_configuration(self, **changes: Any) -> SessionManager[T]:
         """The same with another clock, say, or other keys. For tests, and `cookiesession.testing`."""

@@ -61,6 +61,8 @@ class Payload(msgspec.Struct, frozen=True, gc=False):
     """The data, as the codec encodes it."""
     label: str | None = None
     """What tells a session from the others of its subject: the browser's name, say."""
+    superseded: bool = False
+    """Whether it has been renewed, and this is what requests under way may still read."""
 
     def ends_at(self) -> int:
         """The first second at which the session is over if nobody uses it."""
@@ -82,8 +84,8 @@ def pack(payload: Payload, *, compress: bool = False) -> bytes:
     """The plaintext of `payload`, compressed if that makes it smaller. Raises `UnencodableData` for its words."""
     flags = payload.flags & PERSISTENT
     encoded = payload.data
-    if payload.subject is not None or payload.label is not None:
-        encoded = codec.extend(encoded, payload.subject, payload.label)
+    if payload.subject is not None or payload.label is not None or payload.superseded:
+        encoded = codec.extend(encoded, codec.Extension(payload.subject, payload.label, payload.superseded))
         flags |= _EXTENDED
     if compress and len(compressed := codec.compress(encoded)) < len(encoded):
         encoded = compressed
@@ -119,15 +121,15 @@ def unpack(plaintext: bytes, now: int) -> Payload:
 
 
 def _unpack_further(payload: Payload, padded: int, length: int) -> Payload:
-    flags, encoded, subject, label = payload.flags, payload.data, None, None
+    flags, encoded, extension = payload.flags, payload.data, codec.NO_EXTENSION
     padding = COMPRESSED_PADDING if flags & COMPRESSED else PADDING
     if flags & ~_KNOWN_FLAGS or padded != length + -length % padding:
         raise InvalidToken("unsupported")
     if flags & COMPRESSED:
         encoded = codec.decompress(encoded)
     if flags & _EXTENDED:
-        encoded, subject, label = codec.reduce(encoded)
-    return replace(payload, data=encoded, subject=subject, label=label)
+        encoded, extension = codec.reduce(encoded)
+    return replace(payload, data=encoded, **msgspec.structs.asdict(extension))
 
 
 def seconds(option: str, value: timedelta) -> int:

@@ -82,7 +82,8 @@ class Saving(Generic[T]):
                 return None
             merged = self.merge(base, mine, newest.payload)
             times = {"created_at": mine.created_at, "renewed_at": mine.renewed_at, "expires_at": mine.expires_at}
-            replaced = await self._records.replace(replace(merged, **times, id=mine.id), created.version)
+            merged = replace(merged, **times, id=mine.id, superseded=False)
+            replaced = await self._records.replace(merged, created.version)
             if replaced is None:
                 return None
             former, created = newest, replaced
@@ -93,7 +94,7 @@ class Saving(Generic[T]):
         if not self._renew_grace:
             return await self._records.delete(id_hash(held.payload.id))
         soon = int(self._sessions.clock()) + self._renew_grace
-        ending = replace(held.payload, expires_at=min(soon, held.payload.expires_at))
+        ending = replace(held.payload, superseded=True, expires_at=min(soon, held.payload.expires_at))
         return await self._records.replace(ending, held.version) is not None
 
     async def transact(self, id: bytes, change: Callable[[T], T | None]) -> Held:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
+from weakref import WeakValueDictionary
 
 from msgspec.structs import replace
 
@@ -12,7 +13,7 @@ from cookiesession.codec import DECODING_ERRORS, MAX_ENCODED, EitherCodec
 from cookiesession.cookiemode import CookieMode, unwrap
 from cookiesession.errors import InvalidToken, StoreUnavailable, UnencodableData
 from cookiesession.events import LateWrite, Rejected, StoreFailed
-from cookiesession.payload import Payload, id_hash
+from cookiesession.payload import PERSISTENT, Payload, id_hash
 from cookiesession.records import Records
 from cookiesession.replay import replay
 from cookiesession.saving import Saving
@@ -34,7 +35,7 @@ NOT_LOADED: Final = "the session is in a store, and not loaded yet: await load_s
 class ServedState(State[T]):
     """What one request knows of a session that is in a store."""
 
-    __slots__ = ("carried", "held", "is_adrift", "is_loaded", "ticket")
+    __slots__ = ("__weakref__", "carried", "held", "is_adrift", "is_loaded", "ticket")
 
     ticket: State[Any] | None  # the cookie's own side, once it has been read
     carried: T | None  # the data, where the cookie holds it
@@ -76,10 +77,11 @@ class ServerMode(Generic[T]):
         self._tickets = CookieMode(configuration, EitherCodec(codec if self._overflow else None), purpose)
         self._records = Records(store, configuration)
         self._saving = Saving(sessions, self._records, configuration.renew_grace)
+        # By their new ids, the sessions that are being renewed: until they are saved, the store has them under the old.
+        self._renewing: WeakValueDictionary[str, ServedState[T]] = WeakValueDictionary()
         # What a session asks of its owner, and a store has no part in.
         self.begin = sessions.begin
         self.renewed = sessions.renewed
-        self.identified = sessions.identified
         self.require = sessions.require
         self.expiry = sessions.expiry
 
@@ -114,6 +116,12 @@ class ServerMode(Generic[T]):
         state.overdue = state.due or ticket.overdue
         state.is_new = False
         return data
+
+    def identify(self, state: State[T]) -> None:
+        """Gives the payload of `state` an id, if it has none yet."""
+        self._sessions.identify(state)
+        if state.renewed:
+            self._renewing[state.payload.id.hex()] = _served(state)
 
     def _look(self, state: ServedState[T]) -> State[Any]:
         """What the cookie says, which is read once."""
@@ -213,7 +221,8 @@ class ServerMode(Generic[T]):
 
     def _ticket_for(self, ticket: State[Any], payload: Payload) -> list[tuple[bytes, bytes]]:
         """The headers that give the client the id of `payload`, if it does not have just that already."""
-        wanted = replace(payload, renewed_at=payload.created_at, idle_timeout=0, subject=None, label=None, data=b"")
+        flags, created_at = payload.flags & PERSISTENT, payload.created_at
+        wanted = Payload(flags, created_at, created_at, payload.expires_at, 0, payload.id, None, b"")
         if wanted != ticket.payload:
             return self._tickets.write(ticket, wanted, None)
         return self._tickets.write(ticket, wanted, None, resealed_from=ticket.key) if ticket.overdue else []
@@ -260,8 +269,18 @@ class ServerMode(Generic[T]):
     async def find(self, subject: str) -> list[SessionInfo]:
         """The live sessions of a subject, the one that was used last first."""
         found = await self._records.find(subject)
-        infos = [_info(key, held.payload) for key, held in found.items()]
+        infos = [_info(key, held.payload) for key, held in found.items() if not held.payload.superseded]
         return sorted(infos, key=lambda info: info.used_at, reverse=True)
+
+    async def end_all(self, subject: str, except_id: str | None) -> int:
+        """Ends the sessions of a subject but the one with this id. How many there were."""
+        spared = set()
+        if except_id is not None:
+            renewing = self._renewing.get(except_id)
+            held = None if renewing is None else renewing.held
+            spared = {id_hash(bytes.fromhex(except_id)), held and id_hash(held.payload.id)}
+        found = await self._records.find(subject)
+        return sum([await self._records.delete(key) for key in found if key not in spared])
 
     async def end(self, id_hash: bytes) -> bool:
         """Ends a session. Whether there was one."""

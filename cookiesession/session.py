@@ -49,8 +49,8 @@ class Owner(Protocol[T]):
         """`payload` without its id, and with the times of a session that begins now."""
         ...
 
-    def identified(self, payload: Payload) -> Payload:
-        """`payload` with an id: its own, or if it has none a new one."""
+    def identify(self, state: State[T]) -> None:
+        """Gives the payload of `state` an id, if it has none yet."""
         ...
 
     def require(self, data: object) -> None:
@@ -234,7 +234,7 @@ class Session(Generic[T]):
     def id(self) -> str:
         """The session's identity: 128 random bits as 32 hexadecimal digits, only ever made here. Do not log it."""
         state = self._open()
-        state.payload = state.owner.identified(state.payload)  # drawn when first asked for, which is no change
+        state.owner.identify(state)  # drawn when first asked for, which is no change
         return state.payload.id.hex()
 
     @property

@@ -17,8 +17,9 @@ from cookiesession.errors import KEYGEN, ConfigurationError
 from cookiesession.events import Event
 from cookiesession.keyfile import KeyFile
 from cookiesession.keys import KeyRing, KeySource
-from cookiesession.manager import Options, SessionManager
+from cookiesession.manager import OnStoreError, Options, SessionManager
 from cookiesession.schedule import ADD
+from cookiesession.stores.url import store_from_url
 from cookiesession.times import parse_duration
 
 try:
@@ -53,6 +54,14 @@ Duration = Annotated[
 """From one second to a century: a number of seconds, `14d`, `12h`, `30m`, or ISO 8601 (`P14D`, `PT1H30M`)."""
 
 
+Grace = Annotated[
+    timedelta,
+    BeforeValidator(_read_duration),
+    Field(ge=timedelta(0), le=timedelta(days=1), description=_DURATION),
+]
+"""From nothing to a day, written as a `Duration`."""
+
+
 class SessionSettings(BaseSettings):
     """The options of a `SessionManager`, each from a variable such as `COOKIESESSION_LIFETIME`, and its keys.
 
@@ -60,7 +69,8 @@ class SessionSettings(BaseSettings):
     - `key_file`: the path of a file of keys, as for `KeyFile`.
     - `cookie_...`: the attributes of `Cookie`. A `cookie_prefix` of `none` opts out of a prefix.
     - `lifetime`, `idle_timeout`: seconds, `14d`, `12h`, `30m`, or ISO 8601: `P14D`, `PT1H30M`.
-    - `persistent`, `compress`: as for `SessionManager`.
+    - `store_url`: as for `store_from_url()`.
+    - `persistent`, `compress`, `renew_grace`, `overflow`, `on_store_error`: as for `SessionManager`.
 
     Arguments come before the environment, that before `_env_file`, and that before a file named after the variable in
     `_secrets_dir`. An empty variable counts as unset. A subclass may have another prefix, and fields of its own.
@@ -94,6 +104,10 @@ class SessionSettings(BaseSettings):
     idle_timeout: Duration | None = Field(default=None, description=_DURATION)
     persistent: bool = True
     compress: bool = False
+    store_url: SecretStr | None = None
+    renew_grace: Grace = timedelta(seconds=10)
+    overflow: bool = False
+    on_store_error: OnStoreError = "raise"
 
     _prefix: str = ""  # of the variables, for messages
 
@@ -157,7 +171,13 @@ class SessionSettings(BaseSettings):
             "idle_timeout": self.idle_timeout,
             "persistent": self.persistent,
             "compress": self.compress,
+            "renew_grace": self.renew_grace,
+            "overflow": self.overflow,
+            "on_store_error": self.on_store_error,
         }
+        if self.store_url is not None and "store" not in overrides:
+            with self._blaming("store_url"):
+                options["store"] = store_from_url(self.store_url.get_secret_value())
         keys = self.source(**{name: overrides[name] for name in ("on_event", "clock") if name in overrides})
         return SessionManager[Any](keys, **options | overrides)
 

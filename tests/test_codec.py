@@ -487,7 +487,7 @@ def test_subject_that_is_not_unicode_is_in_no_chained_exception(
 ) -> None:
     """Neither the message nor the traceback nor a `__context__` holds it. Cases A17, D54."""
     with pytest.raises(UnencodableData, match=r"^session\.subject cannot be encoded: .*not valid Unicode$") as caught:
-        codec.extend(b"\x80", f"{MARKER}\ud800")
+        codec.extend(b"\x80", codec.Extension(f"{MARKER}\ud800"))
 
     assert MARKER not in everything_said(caught.value)
 
@@ -498,7 +498,7 @@ def test_label_that_is_not_unicode_is_blamed(
 ) -> None:
     """And not the subject beside it."""
     with pytest.raises(UnencodableData, match=r"^session\.label cannot be encoded: .*not valid Unicode$") as caught:
-        codec.extend(b"\x80", subject, f"{MARKER}\ud800")
+        codec.extend(b"\x80", codec.Extension(subject, f"{MARKER}\ud800"))
 
     assert MARKER not in everything_said(caught.value)
 
@@ -508,7 +508,9 @@ def test_subject_label_and_data_come_apart_again(data: dict[str, Any], subject: 
     """The data's bytes exactly as they were."""
     before = PLAIN.encode(data)
 
-    assert (before, subject, label) == codec.reduce(codec.extend(before, subject, label))
+    assert (before, codec.Extension(subject, label)) == codec.reduce(
+        codec.extend(before, codec.Extension(subject, label))
+    )
 
 
 # Nothing, or data

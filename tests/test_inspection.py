@@ -33,7 +33,7 @@ from refusals import (
 )
 
 from cookiesession import ConfigurationError, Key, KeyRing, SessionManager, base64url
-from cookiesession.codec import extend
+from cookiesession.codec import Extension, extend
 from cookiesession.errors import Reason
 from cookiesession.inspection import inspect
 from cookiesession.inspection.diagnosis import explain
@@ -86,7 +86,7 @@ def test_sizes_add_up(key: Key) -> None:
 
     assert report.header is not None
     assert report.contents is not None
-    encoded = len(extend(msgspec.msgpack.encode(DATA), "ada"))
+    encoded = len(extend(msgspec.msgpack.encode(DATA), Extension("ada")))
     assert len(plaintext) == report.contents.length == 33 + encoded + report.contents.padding
     assert encoded == report.contents.encoded
     assert len(base64url.decode(report.token.rstrip(b"="))) == report.header.length

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from harness import Browser
 from starlette.applications import Starlette
+from starlette.responses import Response
 from starlette.routing import Route
 
-from cookiesession import Key, KeyRing, KeySource, SessionMiddleware
+from cookiesession import Key, KeyRing, KeySource, Session, SessionManager, SessionMiddleware, get_session
+from cookiesession.stores.memory import MemoryStore
+from cookiesession.testing import read_session
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
 
 README = (Path(__file__).parent.parent / "README.md").read_text("utf-8")
 
@@ -72,6 +79,38 @@ def test_signing_in_and_out_works_as_shown(blocks: dict[str, Any]) -> None:
     assert b"Max-Age" not in login.set_cookies[0]
     assert b"Max-Age=0" in logout.set_cookies[0]
     assert {} == browser.jar
+
+
+def test_transactions_and_the_end_of_other_sessions_work_as_shown(
+    blocks: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A vote is counted, and a change of password ends the session on the other device."""
+
+    async def login(request: Request) -> Response:
+        session = get_session(request)
+        session.subject, session.label = "42", request.query_params.get("device", "laptop")
+        return Response()
+
+    manager = SessionManager(KeyRing.from_env("SESSION_KEYS"), store=MemoryStore())
+    endpoints = (login, blocks["vote"], blocks["change_password"])
+    app = Starlette(routes=[Route(f"/{endpoint.__name__}", endpoint) for endpoint in endpoints])
+    app.state.sessions = manager
+    app.add_middleware(SessionMiddleware, manager)
+    laptop, phone = Browser(app), Browser(app)
+
+    for browser in (laptop, phone):
+        browser.request(path="/login")
+        browser.request(path="/vote")
+    laptop.request(path="/change_password")
+
+    assert [1] == [len(asyncio.run(manager.sessions("42")))]
+    assert "laptop" in capsys.readouterr().out
+    assert None is _session(manager, phone)
+    assert {"votes": 1} == getattr(_session(manager, laptop), "data", None)
+
+
+def _session(manager: SessionManager[dict[str, Any]], browser: Browser) -> Session[dict[str, Any]] | None:
+    return read_session(manager, {name.decode(): value.decode() for name, value in browser.jar.items()})
 
 
 def test_the_session_without_a_framework_gives_a_header(blocks: dict[str, Any]) -> None:

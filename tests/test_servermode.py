@@ -527,6 +527,56 @@ async def test_renewed_session_leaves_its_old_id_for_a_moment() -> None:
 
 
 @scenario
+async def test_renewed_session_is_listed_once() -> None:
+    """What its old id still opens is no session of its own; but it ends with all the others."""
+    site = Site()
+    session = await site.open()
+    session.subject = "42"
+    await site.save(session)
+    copy = dict(site.jar)
+    session = await site.open()
+    session.renew()
+    await site.save(session)
+    again = await site.open()
+
+    listed = await site.manager.sessions("42")
+    count = await site.manager.end_all("42", except_id=again.id)
+
+    assert [again.id_hash] == [info.id_hash for info in listed]
+    assert 1 == count
+    assert (await site.open(copy)).is_new
+
+
+@scenario
+async def test_renewal_of_a_session_that_was_renewed_is_a_session() -> None:
+    """Two requests under way both renew, and each browser tab goes on with its own."""
+    site = Site()
+    session = await site.open()
+    session.subject = "42"
+    await site.save(session)
+    first, second = await site.open(), await site.open()
+    first.renew()
+    await site.save(first)
+    second.renew()
+    await site.save(second)
+
+    assert {first.id_hash, second.id_hash} == {info.id_hash for info in await site.manager.sessions("42")}
+    assert second.id == (await site.open()).id
+
+
+@pytest.mark.parametrize("compress", [False, True])
+@scenario
+async def test_subject_and_compression_do_not_have_the_cookie_written_again(*, compress: bool) -> None:
+    """They are the record's, and not the id's."""
+    site = Site(compress=compress)
+    session = await site.open()
+    session.subject, session.data["text"] = "42", "x" * 2000
+    await site.save(session)
+
+    assert [] == await site.put(more=1)
+
+
+@scenario
 async def test_renewed_session_without_grace_leaves_nothing() -> None:
     """For those who prefer it."""
     site = Site(renew_grace=timedelta(0))
@@ -927,6 +977,25 @@ async def test_all_sessions_but_one_are_ended() -> None:
 
     assert (4, 1) == (count, rest)
     assert 0 == len(site.store)
+
+
+@scenario
+async def test_session_that_is_renewed_just_now_is_spared() -> None:
+    """By its new id, which the store does not know yet."""
+    site = Site()
+    session = await site.open()
+    session.subject = "42"
+    await site.save(session)
+    session = await site.open()
+
+    session.renew()
+    count = await site.manager.end_all("42", except_id=session.id)
+    await site.save(session)
+
+    assert 0 == count
+    assert "42" == (await site.open()).subject
+    assert 1 == await site.manager.end_all("42", except_id=session.id)  # the old record, in its grace
+    assert "42" == (await site.open()).subject
 
 
 @scenario
