@@ -160,7 +160,7 @@ class Extension(msgspec.Struct, frozen=True, omit_defaults=True):
 
     subject: str | None = None
     label: str | None = None
-    superseded: bool = False
+    superseded_by: bytes | None = None
 
 
 NO_EXTENSION: Final = Extension()

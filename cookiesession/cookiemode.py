@@ -142,7 +142,7 @@ class CookieMode(Generic[T]):
         now = int(self.clock())
         expires_at = min(now + self._lifetime, LAST_SECOND)
         times = {"created_at": now, "renewed_at": now, "expires_at": expires_at, "idle_timeout": self._idle_timeout}
-        return replace(payload, **times, id=b"", superseded=False)
+        return replace(payload, **times, id=b"", superseded_by=None)
 
     def identify(self, state: State[T]) -> None:
         """Gives the payload of `state` an id, if it has none yet."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import os
+import re
 import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypedDict, TypeVar, Unpack, get_args, overload
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from cookiesession.models import Upgrade
 
 T = TypeVar("T")
+
+_ID_HASH: Final = re.compile("[0-9a-f]{64}")
 
 OnStoreError = Literal["raise", "anonymous"]
 
@@ -131,7 +134,7 @@ class SessionManager(Generic[T]):
         self.model: Final = model
         self.reporter: Final = Reporter(on_event, clock)
         self.store: Final = store
-        self.configuration: Final = Configuration(
+        self.configuration = Configuration(
             keys=keys,
             cookie=cookie,
             model=model,
@@ -216,8 +219,11 @@ class SessionManager(Generic[T]):
 
         Requests that are under way save nothing more to it.
         """
+        served = self._store_side()
         id_hash = session if isinstance(session, str) else session.id_hash
-        return await self._store_side().end(bytes.fromhex(id_hash))
+        if not _ID_HASH.fullmatch(id_hash):
+            raise ValueError("an id_hash is 64 hexadecimal digits, as sessions() and session.id_hash give it")
+        return await served.end(bytes.fromhex(id_hash))
 
     async def end_all(self, subject: str, *, except_id: str | None = None) -> int:
         """Ends all sessions of a subject but the one whose `id` is given. How many there were.
@@ -229,7 +235,8 @@ class SessionManager(Generic[T]):
     def with_configuration(self, **changes: Any) -> SessionManager[T]:
         """The same with another clock, say, or other keys. For tests, and `cookiesession.testing`."""
         other = copy.copy(self)
-        other._cookies, other._served = self._modes(dataclasses.replace(self.configuration, **changes))
+        other.configuration = dataclasses.replace(self.configuration, **changes)
+        other._cookies, other._served = self._modes(other.configuration)
         return other
 
     def _modes(self, configuration: Configuration) -> tuple[CookieMode[T], ServerMode[T] | None]:

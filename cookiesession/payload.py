@@ -61,8 +61,11 @@ class Payload(msgspec.Struct, frozen=True, gc=False):
     """The data, as the codec encodes it."""
     label: str | None = None
     """What tells a session from the others of its subject: the browser's name, say."""
-    superseded: bool = False
-    """Whether it has been renewed, and this is what requests under way may still read."""
+    superseded_by: bytes | None = None
+    """The `id_hash()` of what it was renewed to, where this is left for requests under way; empty for none in the store."""
+
+    def __repr__(self) -> str:
+        return "<Payload>"  # neither the id nor the data, in no crash report
 
     def ends_at(self) -> int:
         """The first second at which the session is over if nobody uses it."""
@@ -84,10 +87,10 @@ def pack(payload: Payload, *, compress: bool = False) -> bytes:
     """The plaintext of `payload`, compressed if that makes it smaller. Raises `UnencodableData` for its words."""
     flags = payload.flags & PERSISTENT
     encoded = payload.data
-    if payload.subject is not None or payload.label is not None or payload.superseded:
-        encoded = codec.extend(encoded, codec.Extension(payload.subject, payload.label, payload.superseded))
+    if payload.subject is not None or payload.label is not None or payload.superseded_by is not None:
+        encoded = codec.extend(encoded, codec.Extension(payload.subject, payload.label, payload.superseded_by))
         flags |= _EXTENDED
-    if compress and len(compressed := codec.compress(encoded)) < len(encoded):
+    if compress and len(encoded) <= codec.MAX_ENCODED and len(compressed := codec.compress(encoded)) < len(encoded):
         encoded = compressed
         flags |= COMPRESSED
     header = HEADER.pack(

@@ -6,7 +6,6 @@ import hashlib
 from typing import TYPE_CHECKING, NamedTuple
 
 from cookiesession import envelope
-from cookiesession.codec import MAX_ENCODED
 from cookiesession.errors import InvalidToken
 from cookiesession.events import Loaded, Rejected, Stored
 from cookiesession.keys import ring_after
@@ -49,6 +48,10 @@ class Records:
             return None
         return self._open(key, record)
 
+    async def has(self, key: bytes) -> bool:
+        """Whether there is a record under the hash of an id, whatever it holds."""
+        return await self._store.load(key) is not None
+
     async def create(self, payload: Payload, *, conflicts: int = 0) -> Held | None:
         """A new record; None where the id has one."""
         key, record = self._seal(payload, version=1)
@@ -73,7 +76,7 @@ class Records:
     def _seal(self, payload: Payload, version: int) -> tuple[bytes, Record]:
         now = int(self._clock())
         key = id_hash(payload.id)
-        plaintext = pack(payload, compress=self._compress and len(payload.data) <= MAX_ENCODED)
+        plaintext = pack(payload, compress=self._compress)
         sealed = envelope.seal_bytes(plaintext, self._keys.current(now).primary, envelope.bind("record", key), now=now)
         subject = None if payload.subject is None else subject_key(payload.subject)
         return key, Record(sealed, version, payload.ends_at(), subject)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 from weakref import WeakValueDictionary
 
@@ -45,15 +46,28 @@ class Saving(Generic[T]):
             raise StoreUnavailable("the store has a record already under an id that was drawn just now")
         return created
 
+    async def move_in(self, data: bytes, mine: Payload) -> Held | None:
+        """The record of a session that was in its cookie, with this `data`. Another request may have been faster."""
+        created = await self._records.create(mine)
+        if created is not None:
+            return created
+        present = await self._records.load(mine.id)
+        if present is not None and present.payload.superseded_by is not None:  # by a cookie, and by that with this one
+            return await self._records.replace(mine, present.version)
+        base = replace(mine, data=data)
+        return present and await self.replace(present, present.payload.data, self.merge(base, mine, present.payload))
+
     async def replace(self, held: Held, data: bytes, mine: Payload) -> Held | None:
         """Saves `mine`, which was made of `held` with this `data`. None where the session has ended meanwhile.
 
         Where another save was faster, the change is replayed on what that one left.
         """
-        saved = await self._records.replace(mine, held.version)
+        base, mine = replace(held.payload, data=data), _bounded(mine, held.payload)
+        # An earlier save of this request may have put in what others had changed, and its handler does not see.
+        merged = mine if data == held.payload.data else self.merge(base, mine, held.payload)
+        saved = await self._records.replace(merged, held.version)
         if saved is not None:
             return saved
-        base = replace(held.payload, data=data)
         async with self._lock(mine.id):
             for conflicts in range(1, ATTEMPTS):
                 newest = await self._records.load(mine.id)
@@ -71,31 +85,48 @@ class Saving(Generic[T]):
 
         None where the session has ended meanwhile: a logout wins.
         """
-        base = replace(former.payload, data=data)
         created = await self.create(mine)
+        try:
+            return await self._follow(former, replace(former.payload, data=data), created, mine)
+        except StoreUnavailable:
+            with suppress(StoreUnavailable):  # nobody learns of the new id
+                await self._records.delete(id_hash(mine.id))
+            raise
+
+    async def _follow(self, former: Held, base: Payload, created: Held, mine: Payload) -> Held | None:
+        """Ends `former`, and brings into `created` what others put there before."""
         for _ in range(ATTEMPTS):
-            if await self.expire(former):
+            if await self._has_ended(former):
+                break
+            if await self.expire(former, id_hash(mine.id)):
                 return created
             newest = await self._records.load(former.payload.id)
             if newest is None:
-                await self._records.delete(id_hash(mine.id))
-                return None
+                break
             merged = self.merge(base, mine, newest.payload)
-            times = {"created_at": mine.created_at, "renewed_at": mine.renewed_at, "expires_at": mine.expires_at}
-            merged = replace(merged, **times, id=mine.id, superseded=False)
-            replaced = await self._records.replace(merged, created.version)
+            replaced = await self._records.replace(succeed(mine, merged), created.version)
             if replaced is None:
                 return None
             former, created = newest, replaced
-        raise StoreUnavailable(f"the session changed {ATTEMPTS} times while it was renewed")
+        else:
+            raise StoreUnavailable(f"the session changed {ATTEMPTS} times while it was renewed")
+        await self._records.delete(id_hash(mine.id))
+        return None
 
-    async def expire(self, held: Held) -> bool:
+    async def _has_ended(self, former: Held) -> bool:
+        # Another request has renewed the session, and what it renewed it to is there no more.
+        successor = former.payload.superseded_by
+        return bool(successor) and not await self._records.has(successor or b"")
+
+    async def expire(self, held: Held, successor: bytes = b"") -> bool:
         """Leaves a record to the requests that are under way. False where it has changed meanwhile, or is gone."""
         if not self._renew_grace:
-            return await self._records.delete(id_hash(held.payload.id))
-        soon = int(self._sessions.clock()) + self._renew_grace
-        ending = replace(held.payload, superseded=True, expires_at=min(soon, held.payload.expires_at))
-        return await self._records.replace(ending, held.version) is not None
+            return await self.remove(held)
+        return await self._supersede(held, self._renew_grace, successor)
+
+    async def remove(self, held: Held) -> bool:
+        """Removes a record. False where it has changed meanwhile, or is gone."""
+        return await self._supersede(held, 1, b"") and await self._records.delete(id_hash(held.payload.id))
 
     async def transact(self, id: bytes, change: Callable[[T], T | None]) -> Held:
         """Has `change` change the newest record. Raises `SessionEnded` where there is none any more."""
@@ -113,7 +144,7 @@ class Saving(Generic[T]):
 
     def merge(self, base: Payload, mine: Payload, theirs: Payload) -> Payload:
         """`theirs`, with what `mine` changed of `base`."""
-        data = replay(base.data, mine.data, theirs.data)
+        data = replay(self._normal(base.data), mine.data, theirs.data)
         try:
             self._sessions.codec.decode(data)
         except _UNREADABLE:
@@ -121,10 +152,23 @@ class Saving(Generic[T]):
         names = ("flags", "expires_at", "subject", "label")
         changed: dict[str, Any] = {name: getattr(mine, name) for name in names}
         changed = {name: value for name, value in changed.items() if value != getattr(base, name)}
-        return replace(theirs, **changed, data=data, renewed_at=max(mine.renewed_at, theirs.renewed_at))
+        merged = replace(theirs, **changed, data=data, renewed_at=max(mine.renewed_at, theirs.renewed_at))
+        return _bounded(merged, theirs)
+
+    async def _supersede(self, held: Held, grace: int, successor: bytes) -> bool:
+        soon = int(self._sessions.clock()) + grace
+        ending = replace(held.payload, superseded_by=successor, expires_at=min(soon, held.payload.expires_at))
+        return await self._records.replace(ending, held.version) is not None
+
+    def _normal(self, encoded: bytes) -> bytes:
+        # As this process would have written it: with a model's new fields, and its sets in the order they have here.
+        return self._sessions.codec.encode(self._sessions.codec.decode(encoded))
 
     def _changed(self, encoded: bytes, change: Callable[[T], T | None]) -> bytes:
-        data = self._sessions.codec.decode(encoded)
+        try:
+            data = self._sessions.codec.decode(encoded)
+        except _UNREADABLE:
+            raise SessionEnded("the session's data is none that this application reads") from None
         other = change(data)
         data = data if other is None else other
         encoded = self._sessions.encode(data)
@@ -141,3 +185,16 @@ class Saving(Generic[T]):
         if lock is None:
             lock = self._locks[id] = asyncio.Lock()
         return lock
+
+
+def succeed(mine: Payload, merged: Payload) -> Payload:
+    """A renewed session: the id and the times of `mine`, and all else as `merge()` made it."""
+    return replace(mine, flags=merged.flags, subject=merged.subject, label=merged.label, data=merged.data)
+
+
+def _bounded(payload: Payload, present: Payload) -> Payload:
+    # What is left of a renewed session lives no longer than its grace, whatever requests under way do with it.
+    if present.superseded_by is None:
+        return payload
+    expires_at = min(payload.expires_at, present.expires_at)
+    return replace(payload, superseded_by=present.superseded_by, expires_at=expires_at)

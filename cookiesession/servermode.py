@@ -11,12 +11,11 @@ from msgspec.structs import replace
 
 from cookiesession.codec import DECODING_ERRORS, MAX_ENCODED, EitherCodec
 from cookiesession.cookiemode import CookieMode, unwrap
-from cookiesession.errors import InvalidToken, StoreUnavailable, UnencodableData
+from cookiesession.errors import ConfigurationError, InvalidToken, StoreUnavailable, UnencodableData
 from cookiesession.events import LateWrite, Rejected, StoreFailed
 from cookiesession.payload import PERSISTENT, Payload, id_hash
 from cookiesession.records import Records
-from cookiesession.replay import replay
-from cookiesession.saving import Saving
+from cookiesession.saving import ATTEMPTS, Saving, succeed
 from cookiesession.session import Outcome, Session, SessionDict, State
 
 if TYPE_CHECKING:
@@ -35,18 +34,19 @@ NOT_LOADED: Final = "the session is in a store, and not loaded yet: await load_s
 class ServedState(State[T]):
     """What one request knows of a session that is in a store."""
 
-    __slots__ = ("__weakref__", "carried", "held", "is_adrift", "is_loaded", "ticket")
+    __slots__ = ("__weakref__", "carried", "held", "is_adrift", "is_cleared", "is_loaded", "ticket")
 
     ticket: State[Any] | None  # the cookie's own side, once it has been read
     carried: T | None  # the data, where the cookie holds it
     held: Held | None  # as the store had it last
     is_loaded: bool
     is_adrift: bool  # the store did not answer, and the request goes on without
+    is_cleared: bool  # by clear()
 
     def __init__(self, owner: ServerMode[T], headers: Iterable[tuple[bytes, bytes]]) -> None:
         super().__init__(owner, headers)
         self.ticket = self.carried = self.held = None
-        self.is_loaded = self.is_adrift = False
+        self.is_loaded = self.is_adrift = self.is_cleared = False
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,6 @@ class ServerMode(Generic[T]):
         # By their new ids, the sessions that are being renewed: until they are saved, the store has them under the old.
         self._renewing: WeakValueDictionary[str, ServedState[T]] = WeakValueDictionary()
         # What a session asks of its owner, and a store has no part in.
-        self.begin = sessions.begin
         self.renewed = sessions.renewed
         self.require = sessions.require
         self.expiry = sessions.expiry
@@ -93,12 +92,15 @@ class ServerMode(Generic[T]):
         ticket = self._look(state)
         if state.is_loaded:
             return
+        held = None
         try:
-            state.held = await self._records.load(ticket.payload.id)
+            held = await self._records.load(ticket.payload.id)
         except StoreUnavailable as error:
             self._forgive(error)
             state.is_adrift = True
-        state.is_loaded = True
+        if not state.is_loaded:  # by another task of this request, which may have changed it since
+            state.held = held
+            state.is_loaded = True
 
     def open(self, state: State[T]) -> T:
         """The data of the loaded session, or of a fresh one. Raises `RuntimeError` where it has to be loaded first."""
@@ -116,6 +118,11 @@ class ServerMode(Generic[T]):
         state.overdue = state.due or ticket.overdue
         state.is_new = False
         return data
+
+    def begin(self, state: State[T]) -> T:
+        """The data of a fresh session, in the place of one that was cleared."""
+        _served(state).is_cleared = True
+        return self._sessions.begin(state)
 
     def identify(self, state: State[T]) -> None:
         """Gives the payload of `state` an id, if it has none yet."""
@@ -146,13 +153,15 @@ class ServerMode(Generic[T]):
         """The headers of a response whose session is saved in the store."""
         state, data = self._unwrap(handle)
         encoded, changed = self._sessions.compare(state, data)
-        if state.is_adrift or (not changed and not state.overdue):
-            return []  # adrift, the cookie stays as it is: what it names may be there again for the next request
-        try:
-            return await self._save(state, encoded, data, used=changed or state.due)
-        except StoreUnavailable as error:
-            self._forgive(error)
-            return []
+        if not state.is_adrift:
+            if not changed and not state.overdue:
+                return []
+            try:
+                return await self._save(state, encoded, data, used=changed or state.due)
+            except StoreUnavailable as error:
+                self._forgive(error)
+        # What the cookie names may be there again for the next request. But a logout is one, also without a store.
+        return self._delete(state, encoded) if state.is_cleared else []
 
     async def commit_late(self, handle: Session[T] | SessionDict) -> None:
         """Saves a change that came after the headers had left, if the client has the session's id already.
@@ -174,53 +183,53 @@ class ServerMode(Generic[T]):
         """Whether nothing was left to be saved in the end."""
         encoded, changed = self._sessions.compare(state, data)
         held = state.held
-        if not changed and not (state.blank and held is not None):
+        if not changed and not (state.is_cleared and state.key is not None):
             return True
         cleared = self._sessions.outcome(state, encoded) is Outcome.CLEAR
         if held is not None and state.payload.id == held.payload.id and not cleared:
             self._sessions.codec.verify(data, encoded)
             return await self._store(state, self._sessions.used(state.payload, encoded)) is not None
-        if not state.renewed:
+        if state.is_cleared or not state.renewed:
             await self._end(state)
-        return cleared  # anything else would have an id that the client cannot learn any more
+        # Anything else would have an id that the client cannot learn any more, or is in a cookie that it keeps.
+        return cleared and (held is not None or state.key is None)
 
     async def _save(self, state: ServedState[T], encoded: bytes, data: T, *, used: bool) -> list[tuple[bytes, bytes]]:
         ticket = self._look(state)
-        if self._sessions.outcome(state, encoded) is Outcome.CLEAR:
-            await self._end(state)
+        if self._sessions.outcome(state, encoded) is Outcome.CLEAR and await self._ended(state):
             return self._delete(state, encoded)
         payload = state.payload
         if used:
             self._sessions.codec.verify(data, encoded)
             payload = self._sessions.used(payload, encoded)
-        if self._overflow and self._fits(payload):
+        if self._overflow and self._fits(payload) and await self._moved_out(state):
             headers = self._tickets.write(ticket, payload, data, resealed_from=None if used else ticket.key)
-            if state.held is not None:
-                await self._saving.expire(state.held)
-                state.held = None
         else:
             saved = await self._store(state, payload) if used else payload
-            if saved is None:
-                return self._delete(state, encoded)
-            payload = replace(saved, data=encoded)
-            headers = self._ticket_for(ticket, payload)
+            # Whoever has ended the session has told the browser, which may have another by now.
+            headers = [] if saved is None else self._ticket_for(ticket, saved)
+            payload = replace(saved or payload, data=encoded)
         state.settle(payload, ticket.brought, ticket.key)
         return headers
 
     async def _store(self, state: ServedState[T], payload: Payload) -> Payload | None:
         """What the store has in the end; None where somebody has ended the session meanwhile."""
-        former, renewed = state.held, state.renewed
+        former = state.held
         if former is not None and former.payload.id == payload.id:
             state.held = await self._saving.replace(former, state.payload.data, payload)
-        elif former is None or not renewed:
+        elif former is not None and state.renewed and not state.blank:
+            state.held = await self._saving.hand_over(former, state.payload.data, payload)
+        elif self._look(state).payload.id == payload.id:
+            state.held = await self._saving.move_in(state.payload.data, payload)
+        else:
             await self._end(state)
             state.held = await self._saving.create(payload)
-        else:
-            state.held = await self._saving.hand_over(former, state.payload.data, payload)
         return None if state.held is None else state.held.payload
 
     def _ticket_for(self, ticket: State[Any], payload: Payload) -> list[tuple[bytes, bytes]]:
         """The headers that give the client the id of `payload`, if it does not have just that already."""
+        if payload.superseded_by is not None:
+            return []  # the client has the renewed session's, or is about to
         flags, created_at = payload.flags & PERSISTENT, payload.created_at
         wanted = Payload(flags, created_at, created_at, payload.expires_at, 0, payload.id, None, b"")
         if wanted != ticket.payload:
@@ -234,13 +243,32 @@ class ServerMode(Generic[T]):
             return False
         return len(self._tickets.seal(payload, self._tickets.keys.current(now).primary, now)) <= capacity
 
+    async def _moved_out(self, state: ServedState[T]) -> bool:
+        """Leaves the record, for a cookie. False where it has changed meanwhile, or is gone."""
+        if state.held is not None:
+            if state.blank:
+                await self._end(state)
+            elif not await self._saving.expire(state.held):
+                return False
+        state.held = None
+        return True
+
+    async def _ended(self, state: ServedState[T]) -> bool:
+        """Removes the record. False where it was only emptied, and has changed meanwhile."""
+        if state.held is not None and not state.blank and not await self._saving.remove(state.held):
+            return False
+        await self._end(state)
+        return True
+
     async def _end(self, state: ServedState[T]) -> None:
         if state.held is not None:
             await self._records.delete(id_hash(state.held.payload.id))
+            if state.held.payload.superseded_by:  # whoever leaves by an old id leaves the renewed session too
+                await self._records.delete(state.held.payload.superseded_by)
             state.held = None
 
     def _delete(self, state: ServedState[T], encoded: bytes) -> list[tuple[bytes, bytes]]:
-        headers = self._tickets.delete(self._look(state), b"")
+        headers = [] if state.payload.superseded_by is not None else self._tickets.delete(self._look(state), b"")
         state.settle(replace(state.payload, data=encoded), (), None)
         return headers
 
@@ -253,23 +281,30 @@ class ServerMode(Generic[T]):
 
     async def transact(self, session: Session[T], change: Callable[[T], T | None]) -> None:
         """What `Session.transact()` promises."""
+        if self._overflow:
+            raise ConfigurationError("transact() needs sessions that are always in the store: without overflow")
         session.mark_accessed()
         state, data = self._unwrap(session)
-        if state.held is None:
+        if state.held is None or state.blank:
             changed = change(data)
             if changed is not None:
                 session.data = changed
             return
-        pending, _ = self._sessions.compare(state, data)
-        before, state.held = state.held, await self._saving.transact(state.held.payload.id, change)
-        newest = state.held.payload
-        session.data = self._sessions.codec.decode(replay(state.payload.data, pending, newest.data))
-        state.payload = self._saving.merge(before.payload, state.payload, newest) if state.amended else newest
+        self._sessions.compare(state, data)  # what cannot be encoded is refused before anything is saved
+        held = await self._saving.transact(state.held.payload.id, change)
+        if state.held is None or state.blank:  # another task of this request has cleared it
+            return
+        pending, _ = self._sessions.compare(state, self._unwrap(session)[1])
+        base = replace(state.held.payload, data=state.payload.data)
+        merged = self._saving.merge(base, replace(state.payload, data=pending), held.payload)
+        session.data = self._sessions.codec.decode(merged.data)
+        merged = succeed(state.payload, merged) if state.renewed else merged
+        state.held, state.payload = held, replace(merged, data=held.payload.data)
 
     async def find(self, subject: str) -> list[SessionInfo]:
         """The live sessions of a subject, the one that was used last first."""
         found = await self._records.find(subject)
-        infos = [_info(key, held.payload) for key, held in found.items() if not held.payload.superseded]
+        infos = [_info(key, held.payload) for key, held in found.items() if held.payload.superseded_by is None]
         return sorted(infos, key=lambda info: info.used_at, reverse=True)
 
     async def end_all(self, subject: str, except_id: str | None) -> int:
@@ -279,8 +314,13 @@ class ServerMode(Generic[T]):
             renewing = self._renewing.get(except_id)
             held = None if renewing is None else renewing.held
             spared = {id_hash(bytes.fromhex(except_id)), held and id_hash(held.payload.id)}
-        found = await self._records.find(subject)
-        return sum([await self._records.delete(key) for key in found if key not in spared])
+        count = 0
+        for _ in range(ATTEMPTS):  # one may just be renewed, and then there is another
+            found = (await self._records.find(subject)).keys() - spared
+            if not found:
+                return count
+            count += sum([await self._records.delete(key) for key in found])
+        raise StoreUnavailable(f"there were still sessions of the subject after {ATTEMPTS} attempts to end them")
 
     async def end(self, id_hash: bytes) -> bool:
         """Ends a session. Whether there was one."""

@@ -194,7 +194,7 @@ async def test_what_we_did_not_seal_reaches_no_store(cookie: bytes) -> None:
     await site.save(session)
 
     assert ["create"] == site.calls()
-    assert [] == [key for key in site.store._records if cookie and key.startswith(cookie)]
+    assert hashlib.sha256(cookie).digest() not in site.store._records
 
 
 @scenario
@@ -594,7 +594,7 @@ async def test_renewed_session_without_grace_leaves_nothing() -> None:
 @pytest.mark.parametrize("grace", [0, GRACE])
 @scenario
 async def test_renewal_takes_concurrent_changes_along(grace: int) -> None:
-    """Those that came before it. With no grace, the record goes as it is."""
+    """Those that came before it."""
     site = Site(renew_grace=timedelta(seconds=grace))
     await site.put(a=1)
     renewing, other = await site.open(), await site.open()
@@ -606,15 +606,14 @@ async def test_renewal_takes_concurrent_changes_along(grace: int) -> None:
     renewing.data["c"] = 3
     await site.save(renewing)
 
-    expected = {"a": 1, "b": 2, "c": 3} if grace else {"a": 1, "c": 3}
     session = await site.open()
-    assert expected == session.data
-    assert ("phone" if grace else None) == session.label
+    assert {"a": 1, "b": 2, "c": 3} == session.data
+    assert "phone" == session.label
 
 
 @scenario
 async def test_logout_wins_over_a_slow_request() -> None:
-    """Case F72: its change is not saved, and its browser is told."""
+    """Case F72: its change is not saved, and its browser may have another session by now."""
     site = Site()
     await site.put(a=1)
     slow, leaving = await site.open(), await site.open()
@@ -622,9 +621,8 @@ async def test_logout_wins_over_a_slow_request() -> None:
     await site.save(leaving)
 
     slow.data["a"] = 2
-    lines = await site.save(slow)
 
-    assert b"Max-Age=0" in lines[0]
+    assert [] == await site.save(slow)
     assert 0 == len(site.store)
 
 
@@ -639,9 +637,8 @@ async def test_logout_wins_over_a_renewal() -> None:
         await site.save(leaving)
 
         slow.renew()
-        lines = await site.save(slow)
 
-        assert b"Max-Age=0" in lines[0]
+        assert [] == await site.save(slow)
         assert 0 == len(site.store)
 
 
@@ -864,9 +861,8 @@ async def test_renewal_of_a_session_that_is_ended_under_its_new_id_ends() -> Non
 
     site.store.replace = end_the_new  # type: ignore[method-assign]
     renewing.renew()
-    lines = await site.save(renewing)
 
-    assert b"Max-Age=0" in lines[0]
+    assert [] == await site.save(renewing)
 
 
 async def _never(key: bytes, record: Record, expected_version: int) -> bool:
@@ -1061,7 +1057,7 @@ async def test_store_that_fails_is_said_and_the_cookie_stays(call: str) -> None:
 @pytest.mark.parametrize("call", ["load", "replace", "delete", "create"])
 @scenario
 async def test_store_that_fails_leaves_no_session_where_that_was_chosen(call: str) -> None:
-    """Nothing is written, and the cookie stays for the next request."""
+    """Nothing is written, and the cookie stays for the next request, but for a logout's."""
     site = Site(on_store_error="anonymous")
     await site.put(a=1)
     jar = dict(site.jar)
@@ -1074,10 +1070,10 @@ async def test_store_that_fails_leaves_no_session_where_that_was_chosen(call: st
     lines = await site.save(session)
     site.store.failing = set()
 
-    assert [] == lines
+    assert (call == "delete") == bool(lines)
     assert [StoreFailed(problem="the store is away")] == site.of(StoreFailed)
-    assert jar == site.jar
-    assert {"a": 1} == await site.read()
+    assert ({} if call == "delete" else jar) == site.jar
+    assert {"a": 1} == (await site.open(jar)).data
 
 
 @scenario

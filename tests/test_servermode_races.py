@@ -1,0 +1,651 @@
+"""Races and sequences of server-side sessions that once went wrong: fixation, revival, lost updates, stale cookies."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from msgspec import Struct
+from test_servermode import GRACE, NAME, RING, Site, scenario
+
+from cookiesession import (
+    ConfigurationError,
+    Cookie,
+    SessionEnded,
+    SessionManager,
+    SessionTooLarge,
+    StoreUnavailable,
+)
+from cookiesession.codec import MAX_ENCODED
+from cookiesession.events import LateWrite
+
+# 1. renew() and clear() against transact()
+
+
+@scenario
+async def test_renewal_before_a_transaction_changes_the_id() -> None:
+    """Session fixation: the id of before the login is that of after it."""
+    site = Site()
+    await site.put(n=0)
+    fixed = dict(site.jar)
+    session = await site.open()
+    before = session.id
+
+    session.renew()
+    session.subject = "42"
+    await session.transact(lambda data: data.update(n=1))
+    await site.save(session)
+    site.clock.now += GRACE
+
+    assert before != (await site.open()).id
+    assert {} == (await site.open(fixed)).data
+
+
+@scenario
+async def test_transaction_after_clear_begins_a_new_session() -> None:
+    """And does not bring back the old one's data."""
+    site = Site()
+    await site.put(user="ada")
+    copy = dict(site.jar)
+    session = await site.open()
+
+    session.clear()
+    await session.transact(lambda data: data.update(theme="dark"))
+    await site.save(session)
+
+    assert {"theme": "dark"} == await site.read()
+    assert {} == (await site.open(copy)).data
+
+
+# 2. clear() before renew()
+
+
+@scenario
+async def test_cleared_session_has_no_grace() -> None:
+    """clear() and renew() at a login: the old user's id opens nothing."""
+    site = Site()
+    await site.put(user="ada")
+    copy = dict(site.jar)
+    session = await site.open()
+
+    session.clear()
+    session.renew()
+    session.data["user"] = "bob"
+    await site.save(session)
+
+    assert {} == (await site.open(copy)).data
+
+
+@scenario
+async def test_next_user_sees_nothing_of_the_last() -> None:
+    """A concurrent request of the old session does not carry its data into the new one."""
+    site = Site()
+    await site.put(user="ada", word="ada's")
+    session, other = await site.open(), await site.open()
+    other.data["cart"] = ["tea"]
+    await site.save(other)
+
+    session.clear()
+    session.renew()
+    session.data["user"] = "bob"
+    await site.save(session)
+
+    assert {"user": "bob"} == await site.read()
+
+
+@scenario
+async def test_late_clear_and_renew_end_the_session() -> None:
+    """The logout counts."""
+    site = Site()
+    await site.put(user="ada")
+    session = await site.open()
+    session.mark_accessed()
+    await site.save(session)
+
+    session.clear()
+    session.renew()
+    await site.manager.save_late(session)
+
+    assert 0 == len(site.store)
+
+
+# 3. overflow
+
+
+@scenario
+async def test_overflow_revives_no_ended_session() -> None:
+    """A request that makes the session small again, after a logout elsewhere."""
+    site = Site(overflow=True)
+    await site.put(text="x" * 20_000, user="ada")
+    slow, leaving = await site.open(), await site.open()
+    leaving.clear()
+    await site.save(leaving)
+
+    del slow.data["text"]
+    await site.save(slow)
+
+    assert {} == await site.read()
+
+
+@scenario
+async def test_overflow_loses_no_change_on_its_way_back() -> None:
+    """Another request's."""
+    site = Site(overflow=True)
+    await site.put(text="x" * 20_000)
+    shrinking, other = await site.open(), await site.open()
+    other.data["cart"] = ["tea"]
+    await site.save(other)
+
+    del shrinking.data["text"]
+    shrinking.data["a"] = 1
+    await site.save(shrinking)
+
+    assert {"cart": ["tea"], "a": 1} == await site.read()
+
+
+@scenario
+async def test_overflow_there_and_back_and_there() -> None:
+    """Within the grace, whose record is still there."""
+    site = Site(overflow=True)
+    await site.put(text="x" * 20_000)
+    await site.put(text="x")
+    await site.put(text="x" * 20_000)
+    site.clock.now += 2 * GRACE
+
+    assert 20_000 == len((await site.read())["text"])
+
+
+@scenario
+async def test_overflow_of_two_requests_at_once() -> None:
+    """Both of one cookie."""
+    site = Site(overflow=True)
+    await site.put(a=1)
+    first, second = await site.open(), await site.open()
+    first.data["text"] = second.data["text"] = "x" * 20_000
+    first.data["b"], second.data["c"] = 2, 3
+    await site.save(first)
+    await site.save(second)
+
+    assert {"a", "b", "c", "text"} == set(await site.read())
+
+
+@scenario
+async def test_overflow_late_logout_is_reported() -> None:
+    """Of a session that is in its cookie: never dropped in silence."""
+    site = Site(overflow=True)
+    await site.put(a=1)
+    session = await site.open()
+    session.mark_accessed()
+    await site.save(session)
+
+    session.clear()
+    await site.manager.save_late(session)
+
+    assert [LateWrite()] == site.of(LateWrite)
+
+
+@scenario
+async def test_overflow_has_no_transactions() -> None:
+    """A session that is in its cookie has no newest version, and sessions begin there."""
+    site = Site(overflow=True)
+    session = await site.open()
+
+    with pytest.raises(ConfigurationError, match="without overflow"):
+        await session.transact(lambda data: data.update(n=1))
+
+
+# 4. the cookie of a slow request
+
+
+@scenario
+async def test_request_under_way_leaves_the_renewed_cookie_alone() -> None:
+    """Its response comes after the login's, and would sign the user out."""
+    site = Site()
+    await site.put(a=1)
+    slow, login = await site.open(), await site.open()
+    login.renew()
+    login.data["user"] = 42
+    await site.save(login)
+
+    slow.data["b"] = 2
+    await site.save(slow)
+
+    assert 42 == (await site.read()).get("user")
+
+
+@pytest.mark.parametrize("when", ["loaded in the grace", "touched only"])
+@scenario
+async def test_request_in_the_grace_leaves_the_renewed_cookie_alone(when: str) -> None:
+    """Sent with the old cookie, loaded after the renewal."""
+    site = Site(idle_timeout=timedelta(seconds=100))
+    await site.put(a=1)
+    site.clock.now += 60
+    old = dict(site.jar)
+    login = await site.open()
+    login.renew()
+    login.data["user"] = 42
+    await site.save(login)
+
+    slow = await site.open(old)
+    slow.mark_accessed()
+    if when != "touched only":
+        slow.data["b"] = 2
+    await site.save(slow)
+
+    assert 42 == (await site.read()).get("user")
+
+
+@scenario
+async def test_slow_request_deletes_no_renewed_cookie() -> None:
+    """One that takes longer than the grace, and changes something."""
+    site = Site()
+    await site.put(a=1)
+    slow, login = await site.open(), await site.open()
+    login.renew()
+    login.data["user"] = 42
+    await site.save(login)
+
+    site.clock.now += GRACE
+    slow.data["b"] = 2
+    await site.save(slow)
+
+    assert 42 == (await site.read()).get("user")
+
+
+@scenario
+async def test_old_id_lives_no_longer_than_the_grace() -> None:
+    """Whatever requests under way do with it."""
+    site = Site()
+    await site.put(a=1)
+    old = dict(site.jar)
+    slow, login = await site.open(), await site.open()
+    login.renew()
+    await site.save(login)
+
+    slow.expire_after(timedelta(days=30))
+    await site.save(slow)
+    site.clock.now += GRACE
+
+    assert {} == (await site.open(old)).data
+
+
+@scenario
+async def test_logout_after_renewal_is_final() -> None:
+    """A request under way with the old id cannot renew what was ended under the new one."""
+    site = Site()
+    await site.put(user="ada")
+    slow, login = await site.open(), await site.open()
+    login.renew()
+    await site.save(login)
+    leaving = await site.open()
+    leaving.clear()
+    await site.save(leaving)
+
+    slow.renew()
+    await site.save(slow)
+
+    assert {} == await site.read()
+
+
+@scenario
+async def test_logout_by_an_old_id_is_one() -> None:
+    """A second tab, whose request has left before the renewal's cookie came."""
+    site = Site()
+    await site.put(user="ada")
+    copy = dict(site.jar)
+    login = await site.open()
+    login.renew()
+    await site.save(login)
+
+    leaving = await site.open(copy)
+    leaving.clear()
+    lines = await site.save(leaving)
+
+    assert b"Max-Age=0" in lines[0]
+    assert 0 == len(site.store)
+
+
+# 5. emptied data
+
+
+@scenario
+async def test_emptied_session_keeps_what_others_have_put_in() -> None:
+    """A flash message that is popped is no logout."""
+    site = Site()
+    await site.put(flash="saved")
+    popping, other = await site.open(), await site.open()
+    other.data["cart"] = ["tea"]
+    await site.save(other)
+
+    popping.data.pop("flash")
+    await site.save(popping)
+
+    assert {"cart": ["tea"]} == await site.read()
+
+
+# 6. concurrency within one request
+
+
+@scenario
+async def test_transactions_at_once_in_one_request() -> None:
+    """Both count."""
+    site = Site()
+    await site.put(n=0)
+    session = await site.open()
+
+    def increment(data: dict[str, Any]) -> None:
+        data["n"] += 1
+
+    await asyncio.gather(session.transact(increment), session.transact(increment))
+    assert 2 == session.data["n"]
+    await site.save(session)
+
+    assert {"n": 2} == await site.read()
+
+
+@scenario
+async def test_change_during_a_transaction_is_kept() -> None:
+    """By another task of the request."""
+    site = Site()
+    await site.put(n=0)
+    session = await site.open()
+
+    async def other() -> None:
+        session.data["b"] = 2
+
+    await asyncio.gather(session.transact(lambda data: data.update(n=1)), other())
+    await site.save(session)
+
+    assert {"n": 1, "b": 2} == await site.read()
+
+
+@scenario
+async def test_loading_twice_at_once_takes_nothing_back() -> None:
+    """The second answer is newer than what the handler works on."""
+    site = Site()
+    await site.put(a=1)
+    session = site.manager.session([(b"cookie", NAME + b"=" + site.jar[NAME])])
+    real, saved = site.store.load, asyncio.Event()
+
+    async def slow(key: bytes) -> Any:
+        await saved.wait()
+        return await real(key)
+
+    site.store.load = slow  # type: ignore[method-assign]
+    second = asyncio.create_task(_awaited(session.load()))
+    await asyncio.sleep(0)
+    site.store.load = real  # type: ignore[method-assign]
+    await session.load()
+    session.data["b"] = 2
+    await site.put(c=3)
+    saved.set()
+    await second
+    await site.save(session)
+
+    assert {"a": 1, "b": 2, "c": 3} == await site.read()
+
+
+async def _awaited(awaitable: Any) -> Any:
+    return await awaitable
+
+
+@scenario
+async def test_late_change_keeps_what_the_save_before_has_merged() -> None:
+    """The handler does not see it, and its late change is no removal of it."""
+    site = Site()
+    await site.put(a=1)
+    session, other = await site.open(), await site.open()
+    other.data["theirs"] = 1
+    await site.save(other)
+    session.data["mine"] = 1
+    await site.save(session)
+
+    session.data["late"] = 1
+    await site.manager.save_late(session)
+
+    assert {"a": 1, "theirs": 1, "mine": 1, "late": 1} == await site.read()
+
+
+# 7. end_all
+
+
+@scenario
+async def test_end_all_ends_a_session_that_is_renewed_meanwhile() -> None:
+    """Whoever keeps renewing does not escape."""
+    site = Site()
+    session = await site.open()
+    session.data["a"] = 1
+    session.subject = "42"
+    await site.save(session)
+    renewing = await site.open()
+    renewing.mark_accessed()
+    renewing.renew()
+
+    real = site.store.find
+
+    async def find(subject: bytes) -> Any:
+        found = await real(subject)
+        if not renewing._state.is_new and renewing._state.amended:
+            await site.save(renewing)
+        return found
+
+    site.store.find = find  # type: ignore[method-assign]
+    await site.manager.end_all("42")
+
+    assert {} == await site.read()
+
+
+@pytest.mark.parametrize("wrong", ["00", "zz", "id", "", " ab"])
+@scenario
+async def test_end_refuses_what_is_no_id_hash(wrong: str) -> None:
+    """An id, say, which would quietly end nothing; and hands the store no key of another length."""
+    site = Site()
+    await site.put(a=1)
+    if wrong == "id":
+        wrong = (await site.open()).id
+    site.calls()
+
+    with pytest.raises(ValueError, match="id_hash"):
+        await site.manager.end(wrong)
+    assert [] == site.calls()
+
+
+# 8. models
+
+
+class Old(Struct):
+    """A model."""
+
+    a: int = 0
+
+
+class New(Struct):
+    """The same with another field."""
+
+    a: int = 0
+    n: int = 0
+
+
+@scenario
+async def test_new_field_of_a_model_is_no_change_of_everybody() -> None:
+    """A record from before the field: who leaves it alone does not set it to its default."""
+    old = Site(model=Old)
+    session = await old.open()
+    session.data.a = 1
+    await old.save(session)
+    site = old.another(model=New)
+    first, second = await site.open(), await site.open()
+    first.data.n = 5
+    second.data.a = 2
+    await site.save(first)
+    await site.save(second)
+
+    assert New(2, 5) == (await site.open()).data
+
+
+@scenario
+async def test_transaction_on_a_record_that_does_not_validate() -> None:
+    """InvalidToken never leaves the manager."""
+
+    class Strict(Struct):
+        a: str = ""
+
+    old = Site(model=Old)
+    session = await old.open()
+    session.data.a = 1
+    await old.save(session)
+    site = old.another(model=Strict)
+    session = await site.open()
+
+    await session.transact(lambda data: setattr(data, "a", "x"))
+    await site.save(session)
+
+    assert Strict("x") == (await site.open()).data
+
+
+@scenario
+async def test_compressed_data_of_the_largest_size_comes_back() -> None:
+    """With a subject, which comes on top."""
+    site = Site(compress=True)
+    session = await site.open()
+    session.data["t"] = "x" * (MAX_ENCODED - 8)
+    session.subject = "42"
+    await site.save(session)
+
+    assert MAX_ENCODED - 8 == len((await site.read()).get("t", ""))
+
+
+@scenario
+async def test_compressed_cookie_of_the_largest_size_is_refused() -> None:
+    """Rather than written, and not read."""
+    manager = SessionManager(RING, compress=True, cookie=Cookie(max_chunks=8))
+    session = manager.session([])
+    session.data["t"] = "x" * (MAX_ENCODED - 8)
+    session.subject = "42"
+
+    with pytest.raises(SessionTooLarge):
+        await manager.save(session)
+
+
+# 9. a store that fails
+
+
+@scenario
+async def test_logout_without_a_store_is_not_ignored() -> None:
+    """Also where requests go on without sessions: the cookie goes, or the caller hears of it."""
+    site = Site(on_store_error="anonymous")
+    await site.put(user="ada")
+    site.store.failing = {"load", "delete"}
+    session = await site.open()
+    session.clear()
+    lines = await site.save(session)
+    site.store.failing = set()
+
+    assert [] != lines or {} == await site.read()
+
+
+@scenario
+async def test_renewal_that_fails_leaves_no_live_copy() -> None:
+    """hand_over() has created the new record when the old one cannot be expired."""
+    site = Site()
+    await site.put(a=1)
+    session = await site.open()
+    session.subject = "42"
+    session.renew()
+    site.store.failing = {"replace"}
+    with pytest.raises(StoreUnavailable):
+        await site.save(session)
+    site.store.failing = set()
+
+    assert [] == await site.manager.sessions("42")
+
+
+def test_with_configuration_adds_up() -> None:
+    """Each keeps what the last one changed."""
+    site = Site()
+    other = site.manager.with_configuration(clock=lambda: 5.0).with_configuration(compress=True)
+
+    assert 5.0 == other.configuration.clock()
+
+
+@scenario
+async def test_payload_shows_nothing() -> None:
+    """Frames of a crash reporter hold payloads."""
+    site = Site()
+    await site.put(word="tea-secret")
+    session = await site.open()
+    session.mark_accessed()
+
+    state: Any = session._state
+    said = repr(state.payload) + repr(state.held) + repr(state.ticket.payload)
+
+    assert "tea-secret" not in said
+    assert repr(bytes.fromhex(session.id))[2:-1] not in said
+
+
+@scenario
+async def test_session_cleared_during_a_transaction_stays_cleared() -> None:
+    """By another task of the same request."""
+    site = Site()
+    await site.put(n=0)
+    session = await site.open()
+
+    transaction = asyncio.ensure_future(session.transact(lambda data: data.update(n=1)))
+    await asyncio.sleep(0)
+    session.clear()
+    await transaction
+    lines = await site.save(session)
+
+    assert b"Max-Age=0" in lines[0]
+    assert {} == session.data
+    assert 0 == len(site.store)
+
+
+@scenario
+async def test_cleared_overflow_begins_anew_in_the_cookie() -> None:
+    """And its record goes."""
+    site = Site(overflow=True)
+    await site.put(text="x" * 20_000)
+    copy = dict(site.jar)
+
+    session = await site.open()
+    session.clear()
+    session.data["a"] = 1
+    await site.save(session)
+
+    assert {"a": 1} == await site.read()
+    assert 0 == len(site.store)
+    assert {} == (await site.open(copy)).data
+
+
+@scenario
+async def test_sessions_that_cannot_be_ended_are_not_passed_over() -> None:
+    """A store that says yes and does nothing, or somebody who renews faster than that."""
+    site = Site()
+    session = await site.open()
+    session.subject = "42"
+    await site.save(session)
+
+    async def pretend(key: bytes) -> bool:
+        return True
+
+    site.store.delete = pretend  # type: ignore[method-assign]
+
+    with pytest.raises(StoreUnavailable, match="after 100 attempts to end them"):
+        await site.manager.end_all("42")
+
+
+@scenario
+async def test_transaction_on_a_record_of_another_model_ends() -> None:
+    """Which another version of the application has written meanwhile."""
+    site = Site(model=Old)
+    session = await site.open()
+    session.data.a = 1
+    await site.save(session)
+    session = await site.open()
+    await site.another().put(a="text")
+
+    with pytest.raises(SessionEnded, match="none that this application reads"):
+        await session.transact(lambda data: Old(2))
