@@ -32,7 +32,7 @@ bench: $(READY)  ## the benchmarks, side by side with Starlette's own sessions
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
-	$(BIN)/python -m pip install --quiet --editable ".[cli,demo,fastapi,settings]" --group dev
+	$(BIN)/python -m pip install --quiet --editable ".[cli,demo,fastapi,postgresql,redis,settings,sqlite]" --group dev
 	touch $(READY)
 
 clean:

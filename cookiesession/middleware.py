@@ -11,6 +11,7 @@ from cookiesession.events import PublicResponse
 from cookiesession.manager import ModelOptions, SessionManager
 from cookiesession.servermode import ServerMode
 from cookiesession.session import Session, SessionDict
+from cookiesession.stores import CheckedStore
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -72,6 +73,8 @@ class SessionMiddleware:
         """The ASGI application."""
         outer = scope.get(self.scope_key)
         if scope["type"] not in _CONNECTIONS or (outer is not None and self._is_served_by(outer)):
+            if scope["type"] == "lifespan":
+                await self._check_store()
             await self.app(scope, receive, send)
             return
         scope[self.scope_key] = handle = self.manager.handle(scope["headers"])
@@ -81,6 +84,13 @@ class SessionMiddleware:
         finally:
             if outer is not None:
                 scope[self.scope_key] = outer
+
+    async def _check_store(self) -> None:
+        if isinstance(self.manager.store, CheckedStore):
+            try:
+                await self.manager.store.check()
+            except StoreUnavailable as error:  # it may be up by the first request
+                _logger.warning("the session store could not be checked: %s", error)
 
     async def _serve(self, handle: _Handle, scope: Scope, receive: Receive, send: Send) -> None:
         state = handle._state

@@ -148,7 +148,6 @@ def test_lazy_session_that_is_not_fetched_says_what_to_call(store: Store) -> Non
 @pytest.mark.parametrize("lazy", [False, True])
 def test_fastapi_fetches_by_itself(store: Store, *, lazy: bool) -> None:
     """For a parameter and for a guard, in sync and in async handlers."""
-
     manager = SessionManager(RING, model=Visitor, store=store)
     app = FastAPI()
     app.add_middleware(SessionMiddleware, manager, lazy=lazy)
@@ -375,3 +374,46 @@ def test_hundred_users_at_once_see_their_own(store: Store) -> None:
     assert [1] * 100 == [len(each) for each in ids]
     assert 100 == len(set.union(*ids))
     assert [["1", "2", "3"]] * 100 == [[answer.split()[1] for answer in each] for each in answers]
+
+
+class Checked(Store):
+    """A store that looks at its server when the application starts."""
+
+    async def check(self) -> None:
+        self.loads += 1
+        self._answer()
+
+
+@pytest.mark.parametrize("is_away", [False, True])
+def test_store_is_checked_when_the_application_starts(*, is_away: bool, caplog: pytest.LogCaptureFixture) -> None:
+    """Case G85: what is wrong is said then. A store that is not up yet keeps nobody from starting."""
+    store = Checked()
+    store.is_away = is_away
+    app = Starlette()
+    app.add_middleware(SessionMiddleware, keys=RING, store=store)
+    sent: list[Any] = []
+
+    async def start() -> None:
+        inbox = [{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}]
+
+        async def receive() -> Any:
+            return inbox.pop(0)
+
+        async def send(message: Any) -> None:
+            sent.append(message["type"])
+
+        await app({"type": "lifespan", "state": {}}, receive, send)
+
+    asyncio.run(start())
+
+    assert ["lifespan.startup.complete", "lifespan.shutdown.complete"] == sent
+    assert 1 == store.loads
+    words = ["the session store could not be checked: the store at 10.0.0.1 is away"] if is_away else []
+    assert words == [record.getMessage() for record in caplog.records]
+
+
+def test_store_without_a_check_starts_too(store: Store) -> None:
+    """It is not asked."""
+    reply = exchange(SessionMiddleware(handler(lambda scope: None), keys=RING, store=store), [], kind="http")
+
+    assert 200 == reply.status

@@ -33,6 +33,7 @@ from cookiesession.events import Event, KeysRead, Sealed
 from cookiesession.manager import Options
 from cookiesession.schedule import Schedule, moment
 from cookiesession.settings import SessionSettings
+from cookiesession.stores.memory import MemoryStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -141,9 +142,9 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
 def test_every_option_that_can_be_text_is_a_setting() -> None:
     """Whoever adds an option to the manager or the cookie decides here about its setting."""
     cookie = {f"cookie_{name}" for name in inspect.signature(Cookie).parameters}
-    options = set(Options.__annotations__) - {"cookie", "on_event", "clock", "random"}
+    options = set(Options.__annotations__) - {"cookie", "on_event", "clock", "random", "store"}
 
-    assert {"keys", "key_file"} | cookie | options == set(SessionSettings.model_fields)
+    assert {"keys", "key_file", "store_url"} | cookie | options == set(SessionSettings.model_fields)
 
 
 def test_defaults_are_those_of_the_manager() -> None:
@@ -151,7 +152,7 @@ def test_defaults_are_those_of_the_manager() -> None:
     settings = SessionSettings(keys=KEYS)
 
     assert Cookie() == settings.cookie
-    for name in ("lifetime", "idle_timeout", "persistent", "compress"):
+    for name in set(Options.__annotations__) & set(SessionSettings.model_fields):
         assert inspect.signature(SessionManager.__init__).parameters[name].default == getattr(settings, name)
 
 
@@ -552,6 +553,35 @@ def test_manager_has_the_settings_and_what_cannot_be_one(monkeypatch: pytest.Mon
     assert START + 10 == session.expires_at.timestamp()
     assert [Sealed] == [type(event) for event in events]
     assert plain.configuration.compress
+
+
+def test_store_is_that_of_its_url(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the options that go with one; another store may be given instead."""
+    setenv(monkeypatch, KEYS=KEYS, STORE_URL="memory:", OVERFLOW="1", ON_STORE_ERROR="anonymous", RENEW_GRACE="0s")
+    own = MemoryStore(5)
+
+    manager = SessionSettings().manager()
+
+    assert isinstance(manager.store, MemoryStore)
+    assert (True, True, 0) == (
+        manager.configuration.overflow,
+        manager.configuration.anonymous,
+        manager.configuration.renew_grace,
+    )
+    assert own is SessionSettings().manager(store=own).store
+
+
+def test_url_of_a_store_is_a_secret(
+    monkeypatch: pytest.MonkeyPatch, everything_said: Callable[[BaseException], str]
+) -> None:
+    """It may hold a password, which neither settings nor errors show."""
+    setenv(monkeypatch, KEYS=KEYS, STORE_URL="gopher://user:hunter2@example.org")
+    settings = SessionSettings()
+
+    with pytest.raises(ConfigurationError, match="COOKIESESSION_STORE_URL: a store's URL starts with") as refusal:
+        settings.manager()
+
+    assert "hunter2" not in everything_said(refusal.value) + repr(settings) + settings.model_dump_json()
 
 
 def test_cookie_can_be_overridden() -> None:

@@ -67,3 +67,12 @@ class Store(Protocol):
     async def aclose(self) -> None:
         """Gives back what the store itself has opened. A client that was handed to it stays open."""
         ...
+
+
+@runtime_checkable
+class CheckedStore(Store, Protocol):
+    """A `Store` that can tell at start-up whether its server is set up for sessions."""
+
+    async def check(self) -> None:
+        """Warns, in the log, of what would lose sessions. Raises `StoreUnavailable` if the server does not answer."""
+        ...
