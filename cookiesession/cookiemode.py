@@ -14,7 +14,7 @@ from cookiesession.errors import ConfigurationError, InvalidToken, SessionTooLar
 from cookiesession.events import Cleared, LateWrite, Opened, Rejected, Reporter, Resealed, Sealed, TooLarge
 from cookiesession.keys import KeySource, ring_after
 from cookiesession.payload import ID_LENGTH, LAST_SECOND, PERSISTENT, Payload, pack, seconds, unpack
-from cookiesession.session import Outcome, Session, SessionDict, State
+from cookiesession.session import Session, SessionDict, State
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -74,11 +74,12 @@ class CookieMode(Generic[T]):
 
     def commit(self, handle: Session[T] | SessionDict) -> list[tuple[bytes, bytes]]:
         """The headers that save an opened session, as `SessionManager.save()` promises them."""
-        state, data = unwrap(handle)
+        state: State[T] = handle._state  # type: ignore[assignment]  # without a model T is a dict
+        data: T = handle._data if isinstance(handle, Session) else handle  # type: ignore[assignment]  # likewise
         encoded, changed = self.compare(state, data)
         if not changed and not state.overdue:
             return []
-        if self.outcome(state, encoded) is Outcome.CLEAR:
+        if self.is_over(state, encoded):
             return self.delete(state, encoded)
         if not changed and not state.due:  # it only changes its key, and keeps its times: rotation extends nothing
             return self.write(state, self.identified(state.payload), data, resealed_from=state.key)
@@ -120,7 +121,7 @@ class CookieMode(Generic[T]):
             else:
                 rotated = key is not ring.primary
                 state.settle(payload, state.brought, key)
-                state.due = payload.is_due(now)
+                state.due = payload.idle_timeout != 0 and payload.is_due(now)
                 state.overdue = state.due or rotated
                 state.is_new = False
                 if self.reporter.debugging():
@@ -168,10 +169,14 @@ class CookieMode(Generic[T]):
 
     def compare(self, state: State[T], data: T) -> tuple[bytes, bool]:
         """The bytes of `data`, and whether it or what belongs to it has changed. Raises `UnencodableData`."""
-        encoded, kept = self.encode(data), state.payload.data
-        if encoded == kept or self.codec.same(encoded, kept):
-            return kept, state.amended
-        return encoded, True
+        try:
+            encoded = self.codec.encode(data)
+        except ENCODING_ERRORS as error:
+            refusal = codec.unencodable(self.codec, data, error)
+        else:
+            kept = state.payload.data
+            return (kept, state.amended) if encoded == kept or self.codec.same(encoded, kept) else (encoded, True)
+        raise refusal  # here, since a UnicodeEncodeError carries the value and would be its context
 
     def encode(self, data: T) -> bytes:
         """The bytes of `data`. Raises `UnencodableData`, which names the entry."""
@@ -179,17 +184,18 @@ class CookieMode(Generic[T]):
             return self.codec.encode(data)
         except ENCODING_ERRORS as error:
             refusal = codec.unencodable(self.codec, data, error)
-        raise refusal  # here, since a UnicodeEncodeError carries the value and would be its context
+        raise refusal  # here, as in compare()
 
-    def outcome(self, state: State[T], encoded: bytes) -> Outcome:
-        """What becomes of a session that is changed or overdue."""
-        return state.outcome(empty=encoded == self._empty or (state.blank and encoded == state.payload.data))
+    def is_over(self, state: State[T], encoded: bytes) -> bool:
+        """Whether nothing is left to be kept: no data, or that of a fresh session, and nobody whose session it is."""
+        is_empty = encoded == self._empty or (state.blank and encoded == state.payload.data)
+        return is_empty and state.payload.subject is None
 
     def used(self, payload: Payload, encoded: bytes) -> Payload:
         """`payload` with this data, used now."""
         renewed_at = max(int(self.clock()), payload.created_at)
-        payload = self.identified(payload)
-        return replace(payload, data=encoded, renewed_at=renewed_at, idle_timeout=self._idle_timeout)
+        id = payload.id or self.random(ID_LENGTH)
+        return replace(payload, data=encoded, renewed_at=renewed_at, idle_timeout=self._idle_timeout, id=id)
 
     def write(
         self, state: State[T], payload: Payload, data: T, *, resealed_from: Key | None = None
@@ -199,10 +205,16 @@ class CookieMode(Generic[T]):
         key = self.keys.current(now).primary
         if self._compress and len(payload.data) > MAX_ENCODED:
             raise self._too_large(len(payload.data), MAX_ENCODED, data)
-        token = self.seal(payload, key, now)
+        token = envelope.seal(pack(payload, compress=self._compress), key, self._binding, now=now)
         if len(token) > self.capacity:
             raise self._too_large(len(token), self.capacity, data)
-        headers = self._lines(token, payload, now)
+        age = max(payload.ends_at() - now, 1) if payload.flags & PERSISTENT else None
+        if len(token) <= self._room:
+            headers = [(b"set-cookie", self.cookie.line(self._names[0], token, age))]
+        else:
+            self._warn_of_chunks()
+            values = zip(self._names, chunks.split(token, self._room), strict=False)
+            headers = [(b"set-cookie", self.cookie.line(name, value, age)) for name, value in values]
         count = len(headers)
         for index in state.brought:
             if index >= count:
@@ -212,9 +224,11 @@ class CookieMode(Generic[T]):
             self.reporter.report(_sealed(key, resealed_from, len(token), count))
         return headers
 
-    def seal(self, payload: Payload, key: Key, now: int) -> bytes:
-        """The token of `payload`, of any length."""
-        return envelope.seal(pack(payload, compress=self._compress), key, self._binding, now=now)
+    def length(self, payload: Payload) -> int:
+        """The bytes of the token that `write()` would make of `payload`."""
+        now = int(self.clock())
+        key = self.keys.current(now).primary
+        return len(envelope.seal(pack(payload, compress=self._compress), key, self._binding, now=now))
 
     def delete(self, state: State[T], encoded: bytes) -> list[tuple[bytes, bytes]]:
         """The headers that take the cookies away; `encoded` is the data that `state` goes on with."""
@@ -234,14 +248,6 @@ class CookieMode(Generic[T]):
         state.overdue = bool(state.brought)
         state.is_new = state.blank = True
         return data
-
-    def _lines(self, token: bytes, payload: Payload, now: int) -> list[tuple[bytes, bytes]]:
-        age = max(payload.ends_at() - now, 1) if payload.flags & PERSISTENT else None
-        if len(token) <= self._room:
-            return [(b"set-cookie", self.cookie.line(self._names[0], token, age))]
-        self._warn_of_chunks()
-        values = zip(self._names, chunks.split(token, self._room), strict=False)
-        return [(b"set-cookie", self.cookie.line(name, value, age)) for name, value in values]
 
     def _too_large(self, size: int, limit: int, data: T) -> SessionTooLarge:
         self.reporter.report(TooLarge(size=size, limit=limit))

@@ -78,9 +78,25 @@ class SessionMiddleware:
             await self.app(scope, receive, send)
             return
         scope[self.scope_key] = handle = self.manager.handle(scope["headers"])
-        serve = self._serve_from_store if self.manager.store is not None else self._serve
         try:
-            await serve(handle, scope, receive, send)
+            if self.manager.store is not None:
+                await self._serve_from_store(handle, scope, receive, send)
+                return
+            state = handle._state
+            fixed = False  # the outcome; by the start of a response that is not a server error
+
+            def send_with_session(message: Message) -> Awaitable[None]:
+                nonlocal fixed
+                if not fixed and message["type"] in _STARTS:
+                    ended_well = message.get("status", 200) < _SERVER_ERROR
+                    if state.opened:
+                        message = self._with_session(message, self.manager.commit(handle) if ended_well else [])
+                    fixed = ended_well
+                return send(message)
+
+            await self.app(scope, receive, send_with_session)
+            if fixed and state.opened:
+                self.manager.report_late_write(handle)
         finally:
             if outer is not None:
                 scope[self.scope_key] = outer
@@ -91,23 +107,6 @@ class SessionMiddleware:
                 await self.manager.store.check()
             except StoreUnavailable as error:  # it may be up by the first request
                 _logger.warning("the session store could not be checked: %s", error)
-
-    async def _serve(self, handle: _Handle, scope: Scope, receive: Receive, send: Send) -> None:
-        state = handle._state
-        fixed = False  # the outcome; by the start of a response that is not a server error
-
-        def send_with_session(message: Message) -> Awaitable[None]:
-            nonlocal fixed
-            if not fixed and message["type"] in _STARTS:
-                ended_well = message.get("status", 200) < _SERVER_ERROR
-                if state.opened:
-                    message = self._with_session(message, self.manager.commit(handle) if ended_well else [])
-                fixed = ended_well
-            return send(message)
-
-        await self.app(scope, receive, send_with_session)
-        if fixed and state.opened:
-            self.manager.report_late_write(handle)
 
     async def _serve_from_store(self, handle: _Handle, scope: Scope, receive: Receive, send: Send) -> None:
         state = handle._state

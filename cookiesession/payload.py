@@ -62,7 +62,7 @@ class Payload(msgspec.Struct, frozen=True, gc=False):
     label: str | None = None
     """What tells a session from the others of its subject: the browser's name, say."""
     superseded_by: bytes | None = None
-    """The `id_hash()` of what it was renewed to, where this is left for requests under way; empty for none in the store."""
+    """The `id_hash()` of what it was renewed to, where this is left for requests under way; empty for none stored."""
 
     def __repr__(self) -> str:
         return "<Payload>"  # neither the id nor the data, in no crash report
@@ -75,7 +75,7 @@ class Payload(msgspec.Struct, frozen=True, gc=False):
 
     def is_due(self, now: int) -> bool:
         """Whether half of the idle timeout has passed, so that whoever uses the session writes it."""
-        return self.idle_timeout != 0 and 2 * (now - self.renewed_at) > self.idle_timeout
+        return 2 * (now - self.renewed_at) > self.idle_timeout > 0
 
 
 def id_hash(id: bytes) -> bytes:

@@ -16,7 +16,7 @@ from cookiesession.events import LateWrite, Rejected, StoreFailed
 from cookiesession.payload import PERSISTENT, Payload, id_hash
 from cookiesession.records import Records
 from cookiesession.saving import ATTEMPTS, Saving, succeed
-from cookiesession.session import Outcome, Session, SessionDict, State
+from cookiesession.session import Session, SessionDict, State
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -185,7 +185,7 @@ class ServerMode(Generic[T]):
         held = state.held
         if not changed and not (state.is_cleared and state.key is not None):
             return True
-        cleared = self._sessions.outcome(state, encoded) is Outcome.CLEAR
+        cleared = self._sessions.is_over(state, encoded)
         if held is not None and state.payload.id == held.payload.id and not cleared:
             self._sessions.codec.verify(data, encoded)
             return await self._store(state, self._sessions.used(state.payload, encoded)) is not None
@@ -196,7 +196,7 @@ class ServerMode(Generic[T]):
 
     async def _save(self, state: ServedState[T], encoded: bytes, data: T, *, used: bool) -> list[tuple[bytes, bytes]]:
         ticket = self._look(state)
-        if self._sessions.outcome(state, encoded) is Outcome.CLEAR and await self._ended(state):
+        if self._sessions.is_over(state, encoded) and await self._ended(state):
             return self._delete(state, encoded)
         payload = state.payload
         if used:
@@ -238,10 +238,7 @@ class ServerMode(Generic[T]):
 
     def _fits(self, payload: Payload) -> bool:
         """Whether the whole session goes into cookies."""
-        capacity, now = self._tickets.capacity, int(self._sessions.clock())
-        if len(payload.data) > MAX_ENCODED:
-            return False
-        return len(self._tickets.seal(payload, self._tickets.keys.current(now).primary, now)) <= capacity
+        return len(payload.data) <= MAX_ENCODED and self._tickets.length(payload) <= self._tickets.capacity
 
     async def _moved_out(self, state: ServedState[T]) -> bool:
         """Leaves the record, for a cookie. False where it has changed meanwhile, or is gone."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from enum import Enum, auto
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar, cast
 
 from msgspec.structs import replace
@@ -17,17 +16,6 @@ if TYPE_CHECKING:
     from cookiesession.keys import Key
 
 T = TypeVar("T")
-
-
-class Outcome(Enum):
-    """What a response does about its session, unless that is unchanged: then nothing is written."""
-
-    WRITE = auto()
-    """The session is sealed and sent."""
-    RENEW = auto()
-    """The same, under a new id."""
-    CLEAR = auto()
-    """The cookies are deleted."""
 
 
 class Owner(Protocol[T]):
@@ -98,12 +86,6 @@ class State(Generic[T]):
         self.owner = owner
         self.headers = headers
         self.opened = False
-
-    def outcome(self, *, empty: bool) -> Outcome:
-        """What the response does about a session that is changed or overdue. `empty` and nobody's, it is not kept."""
-        if empty and self.payload.subject is None:
-            return Outcome.CLEAR
-        return Outcome.RENEW if self.renewed else Outcome.WRITE
 
     def settle(self, payload: Payload, brought: Sequence[int], key: Key | None) -> None:
         """Takes note of what the client has from now on."""
