@@ -67,7 +67,7 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LateWrite:
-    """A session changed after the response had started, and the change is lost."""
+    """A session changed too late, and the change is lost: the response had started, or the session was renewed."""
 
     level: ClassVar[int] = logging.WARNING
 

@@ -37,24 +37,25 @@ class Records:
         self._keys = configuration.keys
         self._reporter = configuration.reporter
         self._clock = configuration.clock
+        self._random = configuration.random
         self._compress = configuration.compress
 
     async def load(self, id: bytes) -> Held | None:
         """The session of an id; None where there is none, or none that opens and is valid now."""
-        key = id_hash(id)
+        return await self.load_key(id_hash(id))
+
+    async def load_key(self, key: bytes) -> Held | None:
+        """The same by the hash of the id."""
         record = await self._store.load(key)
         if record is None:
             self._reporter.report(Rejected(reason="ended"))
             return None
         return self._open(key, record)
 
-    async def has(self, key: bytes) -> bool:
-        """Whether there is a record under the hash of an id, whatever it holds."""
-        return await self._store.load(key) is not None
-
     async def create(self, payload: Payload, *, conflicts: int = 0) -> Held | None:
         """A new record; None where the id has one."""
-        key, record = self._seal(payload, version=1)
+        version = 1 + int.from_bytes(self._random(7))  # not one that another record of this id had
+        key, record = self._seal(payload, version)
         return self._held(payload, record, conflicts) if await self._store.create(key, record) else None
 
     async def replace(self, payload: Payload, version: int, *, conflicts: int = 0) -> Held | None:

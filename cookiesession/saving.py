@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 from weakref import WeakValueDictionary
 
@@ -15,7 +15,7 @@ from cookiesession.payload import id_hash
 from cookiesession.replay import replay
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
 
     from cookiesession.cookiemode import CookieMode
     from cookiesession.payload import Payload
@@ -37,7 +37,7 @@ class Saving(Generic[T]):
         self._records = records
         self._renew_grace = renew_grace
         # Where one request of this process has met a conflict, the next waits rather than meet one too.
-        self._locks: WeakValueDictionary[bytes, asyncio.Lock] = WeakValueDictionary()
+        self._queues: WeakValueDictionary[bytes, _Queue] = WeakValueDictionary()
 
     async def create(self, payload: Payload) -> Held:
         """The record of a session that begins."""
@@ -46,16 +46,22 @@ class Saving(Generic[T]):
             raise StoreUnavailable("the store has a record already under an id that was drawn just now")
         return created
 
-    async def move_in(self, data: bytes, mine: Payload) -> Held | None:
-        """The record of a session that was in its cookie, with this `data`. Another request may have been faster."""
-        created = await self._records.create(mine)
-        if created is not None:
-            return created
-        present = await self._records.load(mine.id)
-        if present is not None and present.payload.superseded_by is not None:  # by a cookie, and by that with this one
-            return await self._records.replace(mine, present.version)
-        base = replace(mine, data=data)
-        return present and await self.replace(present, present.payload.data, self.merge(base, mine, present.payload))
+    async def move_in(self, base: Payload, mine: Payload) -> Held | None:
+        """The record of a session that was in its cookie as `base`. Another request may have been faster."""
+        for conflicts in range(ATTEMPTS):
+            saved = await self._records.create(mine, conflicts=conflicts)
+            if saved is not None:
+                return saved
+            present = await self._records.load(mine.id)
+            if present is None:
+                continue  # it has just expired
+            if present.payload.superseded_by is None:
+                merged = self.merge(base, mine, present.payload)
+                return await self.replace(present, present.payload.data, merged)
+            saved = await self._records.replace(mine, present.version)  # by a cookie, and by that with this one
+            if saved is not None:
+                return saved
+        raise StoreUnavailable(f"the session changed {ATTEMPTS} times while it was saved")
 
     async def replace(self, held: Held, data: bytes, mine: Payload) -> Held | None:
         """Saves `mine`, which was made of `held` with this `data`. None where the session has ended meanwhile.
@@ -68,7 +74,7 @@ class Saving(Generic[T]):
         saved = await self._records.replace(merged, held.version)
         if saved is not None:
             return saved
-        async with self._lock(mine.id):
+        async with self._turn(mine.id):
             for conflicts in range(1, ATTEMPTS):
                 newest = await self._records.load(mine.id)
                 if newest is None:
@@ -85,10 +91,12 @@ class Saving(Generic[T]):
 
         None where the session has ended meanwhile: a logout wins.
         """
+        if former.payload.superseded_by is not None:
+            return None  # whoever kept an old id renews nothing with it
         created = await self.create(mine)
         try:
             return await self._follow(former, replace(former.payload, data=data), created, mine)
-        except StoreUnavailable:
+        except (StoreUnavailable, asyncio.CancelledError):
             with suppress(StoreUnavailable):  # nobody learns of the new id
                 await self._records.delete(id_hash(mine.id))
             raise
@@ -96,12 +104,10 @@ class Saving(Generic[T]):
     async def _follow(self, former: Held, base: Payload, created: Held, mine: Payload) -> Held | None:
         """Ends `former`, and brings into `created` what others put there before."""
         for _ in range(ATTEMPTS):
-            if await self._has_ended(former):
-                break
             if await self.expire(former, id_hash(mine.id)):
                 return created
             newest = await self._records.load(former.payload.id)
-            if newest is None:
+            if newest is None or newest.payload.superseded_by is not None:
                 break
             merged = self.merge(base, mine, newest.payload)
             replaced = await self._records.replace(succeed(mine, merged), created.version)
@@ -113,11 +119,6 @@ class Saving(Generic[T]):
         await self._records.delete(id_hash(mine.id))
         return None
 
-    async def _has_ended(self, former: Held) -> bool:
-        # Another request has renewed the session, and what it renewed it to is there no more.
-        successor = former.payload.superseded_by
-        return bool(successor) and not await self._records.has(successor or b"")
-
     async def expire(self, held: Held, successor: bytes = b"") -> bool:
         """Leaves a record to the requests that are under way. False where it has changed meanwhile, or is gone."""
         if not self._renew_grace:
@@ -128,13 +129,26 @@ class Saving(Generic[T]):
         """Removes a record. False where it has changed meanwhile, or is gone."""
         return await self._supersede(held, 1, b"") and await self._records.delete(id_hash(held.payload.id))
 
+    async def end(self, held: Held) -> None:
+        """Removes a record and what it was renewed to, whatever others do to it meanwhile."""
+        for _ in range(ATTEMPTS):
+            if held.payload.superseded_by:
+                await self._records.delete(held.payload.superseded_by)
+            if await self.remove(held):
+                return
+            newest = await self._records.load(held.payload.id)
+            if newest is None:
+                return
+            held = newest
+        raise StoreUnavailable(f"the session changed {ATTEMPTS} times while it was ended")
+
     async def transact(self, id: bytes, change: Callable[[T], T | None]) -> Held:
         """Has `change` change the newest record. Raises `SessionEnded` where there is none any more."""
-        async with self._lock(id):
+        async with self._turn(id):
             for conflicts in range(ATTEMPTS):
                 newest = await self._records.load(id)
-                if newest is None:
-                    raise SessionEnded("the session has ended")
+                if newest is None or newest.payload.superseded_by is not None:
+                    raise SessionEnded("the session has ended, or been renewed by another request")
                 payload = self._sessions.used(newest.payload, self._changed(newest.payload.data, change))
                 saved = await self._records.replace(payload, newest.version, conflicts=conflicts)
                 if saved is not None:
@@ -180,11 +194,27 @@ class Saving(Generic[T]):
         share = self._sessions.random(1)[0] / 255
         await asyncio.sleep(share * min(0.002 * 2**conflicts, 0.05))
 
-    def _lock(self, id: bytes) -> asyncio.Lock:
-        lock = self._locks.get(id)
-        if lock is None:
-            lock = self._locks[id] = asyncio.Lock()
-        return lock
+    @asynccontextmanager
+    async def _turn(self, id: bytes) -> AsyncIterator[None]:
+        """Raises `StoreUnavailable` where the store has failed somebody in front: the deadlines do not add up."""
+        queue = self._queues.get(id)
+        if queue is None:
+            queue = self._queues[id] = _Queue()
+        failures = queue.failures
+        async with queue:
+            if queue.failures > failures:
+                raise StoreUnavailable("the store failed another request of the session")
+            try:
+                yield
+            except StoreUnavailable:
+                queue.failures += 1
+                raise
+
+
+class _Queue(asyncio.Lock):
+    """Those who wait for a record, and how often the store has failed one of them."""
+
+    failures = 0
 
 
 def succeed(mine: Payload, merged: Payload) -> Payload:

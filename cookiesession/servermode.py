@@ -208,6 +208,8 @@ class ServerMode(Generic[T]):
             saved = await self._store(state, payload) if used else payload
             # Whoever has ended the session has told the browser, which may have another by now.
             headers = [] if saved is None else self._ticket_for(ticket, saved)
+            if used and saved is not None and saved.superseded_by is not None:
+                self._sessions.reporter.report(LateWrite())  # another request has renewed the session
             payload = replace(saved or payload, data=encoded)
         state.settle(payload, ticket.brought, ticket.key)
         return headers
@@ -220,7 +222,7 @@ class ServerMode(Generic[T]):
         elif former is not None and state.renewed and not state.blank:
             state.held = await self._saving.hand_over(former, state.payload.data, payload)
         elif self._look(state).payload.id == payload.id:
-            state.held = await self._saving.move_in(state.payload.data, payload)
+            state.held = await self._saving.move_in(self._look(state).payload, payload)
         else:
             await self._end(state)
             state.held = await self._saving.create(payload)
@@ -252,16 +254,16 @@ class ServerMode(Generic[T]):
 
     async def _ended(self, state: ServedState[T]) -> bool:
         """Removes the record. False where it was only emptied, and has changed meanwhile."""
-        if state.held is not None and not state.blank and not await self._saving.remove(state.held):
-            return False
+        if state.held is not None and not state.blank:
+            if not await self._saving.remove(state.held):
+                return False
+            state.held = None  # and not what it may have been renewed to: that was not emptied
         await self._end(state)
         return True
 
     async def _end(self, state: ServedState[T]) -> None:
         if state.held is not None:
-            await self._records.delete(id_hash(state.held.payload.id))
-            if state.held.payload.superseded_by:  # whoever leaves by an old id leaves the renewed session too
-                await self._records.delete(state.held.payload.superseded_by)
+            await self._saving.end(state.held)
             state.held = None
 
     def _delete(self, state: ServedState[T], encoded: bytes) -> list[tuple[bytes, bytes]]:
@@ -320,7 +322,10 @@ class ServerMode(Generic[T]):
         raise StoreUnavailable(f"there were still sessions of the subject after {ATTEMPTS} attempts to end them")
 
     async def end(self, id_hash: bytes) -> bool:
-        """Ends a session. Whether there was one."""
+        """Ends a session, and what it was renewed to since it was listed. Whether there was one."""
+        held = await self._records.load_key(id_hash)
+        if held is not None and held.payload.superseded_by:
+            await self._records.delete(held.payload.superseded_by)
         return await self._records.delete(id_hash)
 
     @staticmethod

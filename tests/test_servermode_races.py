@@ -649,3 +649,157 @@ async def test_transaction_on_a_record_of_another_model_ends() -> None:
 
     with pytest.raises(SessionEnded, match="none that this application reads"):
         await session.transact(lambda data: Old(2))
+
+
+BIG = "x" * 20_000
+
+
+@scenario
+async def test_requests_of_one_session_fail_together() -> None:
+    """Within one deadline, and not one deadline after the other. Case G80."""
+    site = Site()
+    await site.put(n=0)
+    sessions = [await site.open() for _ in range(5)]
+    calls = 0
+
+    async def late(key: bytes) -> Any:
+        nonlocal calls
+        calls += 1
+        await asyncio.sleep(0.01)
+        raise StoreUnavailable("too late")
+
+    site.store.load = late  # type: ignore[method-assign]
+
+    transactions = (session.transact(lambda data: data.update(n=1)) for session in sessions)
+    results = await asyncio.gather(*transactions, return_exceptions=True)
+
+    assert [StoreUnavailable] * 5 == [type(result) for result in results]
+    assert 1 == calls
+
+
+@scenario
+async def test_id_that_comes_back_has_no_old_version() -> None:
+    """A session moves out and in again while a request is slow: its version is not mistaken for the present one."""
+    site = Site(overflow=True)
+    await site.put(text=BIG)
+    slow = await site.open()
+    await site.put(text="small")
+    site.clock.now += GRACE
+    await site.put(text=BIG + "new", b=2)
+
+    slow.data["c"] = 3
+    await site.save(slow)
+
+    assert {"text": BIG + "new", "b": 2, "c": 3} == await site.read()
+
+
+@scenario
+async def test_two_requests_that_move_in_at_once_lose_nothing() -> None:
+    """Over the record that the session left a moment ago."""
+    site = Site(overflow=True)
+    await site.put(text=BIG)
+    await site.put(text="small")
+    first, second = await site.open(), await site.open()
+    first.data.update(text=BIG, a=1)
+    second.data.update(text=BIG, b=2)
+
+    await asyncio.gather(site.save(first), site.save(second))
+
+    assert {"text": BIG, "a": 1, "b": 2} == await site.read()
+
+
+@scenario
+async def test_verbs_of_the_slower_request_that_moves_in_are_kept() -> None:
+    """Its subject, say."""
+    site = Site(overflow=True)
+    await site.put(text="small")
+    first, second = await site.open(), await site.open()
+    first.data["text"] = second.data["text"] = BIG
+    second.subject = "42"
+
+    await site.save(first)
+    await site.save(second)
+
+    assert "42" == (await site.open()).subject
+
+
+@scenario
+async def test_record_that_expires_while_a_session_moves_in_is_none() -> None:
+    """Between being in the way and being looked at. A store that goes on so is out of order."""
+    for turns in (1, 100):
+        site = Site(overflow=True)
+        await site.put(text="small")
+        session = await site.open()
+        session.data["text"] = BIG
+        real, refusals = site.store.create, iter(range(turns))
+
+        async def in_the_way(key: bytes, record: Any, real: Any = real, refusals: Any = refusals) -> bool:
+            return next(refusals, None) is None and await real(key, record)
+
+        site.store.create = in_the_way  # type: ignore[method-assign]
+
+        if turns == 1:
+            await site.save(session)
+            assert BIG == (await site.read())["text"]
+        else:
+            with pytest.raises(StoreUnavailable, match="changed 100 times while it was saved"):
+                await site.save(session)
+
+
+@scenario
+async def test_request_under_way_that_takes_the_last_entry_ends_no_login() -> None:
+    """A flash message, say, taken out under the old id within the grace."""
+    site = Site()
+    await site.put(flash="hello")
+    old = dict(site.jar)
+    login = await site.open()
+    login.renew()
+    login.data["user"] = "alice"
+    await site.save(login)
+
+    under_way = await site.open(old)
+    under_way.data.pop("flash")
+    await site.save(under_way)
+
+    assert "alice" == (await site.read()).get("user")
+
+
+@scenario
+async def test_cancelled_renewal_leaves_one_session() -> None:
+    """Between the new record and the old: nobody learns of the new id. Case E63."""
+    site = Site()
+    session = await site.open()
+    session.subject = "42"
+    await site.save(session)
+    session = await site.open()
+    session.renew()
+    real, hanging = site.store.replace, asyncio.Event()
+
+    async def hang(key: bytes, record: Any, expected_version: int) -> bool:
+        hanging.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    site.store.replace = hang  # type: ignore[method-assign]
+    saving = asyncio.ensure_future(site.save(session))
+    await hanging.wait()
+    saving.cancel()
+    await asyncio.wait({saving})
+    site.store.replace = real  # type: ignore[method-assign]
+
+    assert 1 == len(await site.manager.sessions("42"))
+
+
+@scenario
+async def test_session_that_ends_while_it_is_ended_has_ended() -> None:
+    """By two tabs that leave at once."""
+    site = Site()
+    await site.put(a=1)
+    first, second = await site.open(), await site.open()
+    for session in (first, second):
+        session.clear()
+
+    await asyncio.gather(site.save(first), site.save(second))
+
+    assert 0 == len(site.store)
+    assert (await site.open()).is_new
