@@ -21,13 +21,14 @@ types: $(READY)
 	$(BIN)/pyright
 
 tests: $(READY)
-	$(BIN)/pytest -m "not slow" --cov --cov-report=term $(ARGS)
+	$(BIN)/pytest -m "not slow" -n auto --dist loadfile --cov --cov-report=term $(ARGS)
 
 slow: $(READY)  ## what takes minutes: simulations and fuzzing of which `test` runs a slice
 	$(BIN)/pytest -m slow --timeout 3600 $(ARGS)
 
 bench: $(READY)  ## the benchmarks, side by side with Starlette's own sessions
 	$(BIN)/python benchmarks/requests.py $(ARGS)
+	$(BIN)/python benchmarks/stores.py $(ARGS)
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)

@@ -12,22 +12,29 @@ import argparse
 import gc
 import json
 import logging
-import os
-import platform
 import statistics
 import subprocess
 import sys
 import time
 from dataclasses import dataclass, field
-from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from measuring import (
+    NAVIGATION,
+    SMALL,
+    Report,
+    application,
+    environment,
+    ignore,
+    json_size,
+    middle,
+    other_cookies,
+    printer,
+    receive,
+    session,
+)
 from msgspec import Struct
 from pydantic import BaseModel
-from rich import box
-from rich.console import Console
-from rich.table import Table
 from starlette.middleware.sessions import SessionMiddleware as StarletteMiddleware
 
 from cookiesession import Key, KeyRing, SessionManager, SessionMiddleware
@@ -36,81 +43,22 @@ from cookiesession.testing import cookies_for
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+    from measuring import Handler, Headers
+    from starlette.types import ASGIApp, Message, Scope, Send
 
     from cookiesession.aead import Algorithm
-
-    Handler = Callable[[Scope], object]
-    Headers = list[tuple[bytes, bytes]]
 
 BLOCK: Final = 100  # requests that are timed together
 WARM_UP: Final = 20  # requests before them, or whoever comes after the largest would pay for its caches
 
-USER_AGENT: Final = (
-    b"Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/156.0.0.0 Safari/537.36"
-)
-ACCEPT: Final = (
-    b"text/html,application/xhtml+xml,application/xml;q=0.9,image/jxl,image/avif,image/webp,image/apng,*/*;q=0.8,"
-    b"application/signed-exchange;v=b3;q=0.7"
-)
-# What Chromium 156 sends over HTTP/1.1 when a link to a page of the same site is followed, less the cookies.
-NAVIGATION: Final = [
-    (b"host", b"shop.example.com"),
-    (b"connection", b"keep-alive"),
-    (b"sec-ch-ua", b'"Not:A-Brand";v="8", "Chromium";v="156"'),
-    (b"sec-ch-ua-mobile", b"?0"),
-    (b"sec-ch-ua-platform", b'"Linux"'),
-    (b"upgrade-insecure-requests", b"1"),
-    (b"user-agent", USER_AGENT),
-    (b"accept", ACCEPT),
-    (b"sec-fetch-site", b"same-origin"),
-    (b"sec-fetch-mode", b"navigate"),
-    (b"sec-fetch-user", b"?1"),
-    (b"sec-fetch-dest", b"document"),
-    (b"referer", b"https://shop.example.com/cart"),
-    (b"accept-encoding", b"gzip, deflate, br, zstd"),
-    (b"accept-language", b"en-GB,en;q=0.9"),
-]
-OTHER_COOKIES: Final = (
-    "_ga=GA1.1.1234567890.1790000000",
-    "theme=dark",
-    "locale=en-GB",
-    "csrftoken=hV3nX0qkYb7LwP2sTz9RdC5mJfG8uA1e",
-    "_ga_7QX2M4K9ZD=GS2.1.s1790000000$o12$g1$t1790000345$j60$l0$h0",
-    "consent=necessary.statistics",
-)
-# 100 bytes of JSON, spelled as json.dumps() and so Starlette's middleware does.
-SMALL: Final = {"user_id": 1234567, "name": "Ada", "theme": "dark", "admin": False, "views": 112, "at": 1790000000}
 SIZES: Final = (100, 512, 1024, 2048, 4096)  # bytes of JSON
 
-WORDS: Final = frozenset(
-    {"case", "algorithm", "session", "import", "third-party packages", "unwanted"}
-)  # columns of them
 UNWANTED: Final = frozenset({"fastapi", "pydantic", "redis", "sqlalchemy"})  # with an import of ours
-
-
-def session(size: int) -> dict[str, Any]:
-    """A session of `size` bytes of JSON: the small one, a cart, and a note that makes up the rest."""
-    data: dict[str, Any] = dict(SMALL)
-    if size == json_size(data):
-        return data
-    data |= {"cart": [], "note": ""}
-    while json_size(data) < size - 80:
-        count = len(data["cart"])
-        item = {"sku": f"TEA-{count:06d}", "name": "Oolong, 100 g", "count": 1 + count % 3, "cents": 1250}
-        data["cart"].append(item)
-    data["note"] = "." * (size - json_size(data))
-    return data
 
 
 def worst_session(size: int) -> dict[str, Any]:
     """A session of `size` bytes of JSON in which there is least to save: one long text."""
     return {"note": "." * (size - json_size({"note": ""}))}
-
-
-def json_size(data: dict[str, Any]) -> int:
-    """The bytes of `data` as Starlette's middleware encodes it."""
-    return len(json.dumps(data))
 
 
 def untouched(scope: Scope) -> None:
@@ -165,18 +113,6 @@ CASES: Final = (
 )
 
 
-def application(handler: Handler) -> ASGIApp:
-    """An application that runs `handler` and answers with two bytes."""
-
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        handler(scope)
-        headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"2")]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": b"ok"})
-
-    return app
-
-
 def starlette(app: ASGIApp) -> ASGIApp:
     """The application behind Starlette's middleware."""
     return StarletteMiddleware(app, secret_key="0123456789abcdef" * 2, https_only=True)
@@ -186,15 +122,6 @@ def ours(algorithm: Algorithm = "xaes-256-gcm") -> Callable[[ASGIApp], ASGIApp]:
     """What puts an application behind our middleware, with one key for all."""
     ring = KeyRing(Key.generate(algorithm))
     return lambda app: SessionMiddleware(app, keys=ring)
-
-
-async def receive() -> Message:
-    """The request's body: none."""
-    return {"type": "http.request", "body": b"", "more_body": False}
-
-
-async def ignore(message: Message) -> None:
-    """Sends nothing anywhere."""
 
 
 def drive(app: ASGIApp, headers: Headers, send: Send = ignore) -> None:
@@ -221,12 +148,6 @@ def cookies_set(app: ASGIApp, headers: Headers) -> list[bytes]:
 def sealed(wrap: Callable[[ASGIApp], ASGIApp], data: dict[str, Any]) -> list[bytes]:
     """The names and values of the cookies that hold `data`."""
     return cookies_set(wrap(application(lambda scope: scope["session"].update(data))), NAVIGATION)
-
-
-def other_cookies(count: int) -> list[bytes]:
-    """Cookies that are not the session's."""
-    more = [f"preference_{index}=value-{index}" for index in range(count)]
-    return [cookie.encode() for cookie in (*OTHER_COOKIES, *more)][:count]
 
 
 @dataclass(frozen=True)
@@ -271,31 +192,6 @@ def measure(contests: Sequence[Sequence[Contender]], rounds: int) -> None:
                 contest[(turn + index) % len(contest)].run()
         gc.collect()
     gc.enable()
-
-
-def middle(values: Sequence[float], digits: int = 1) -> str:
-    """The median with half of the distance between the quartiles."""
-    low, median, high = statistics.quantiles(values, n=4)
-    return f"{median:.{digits}f} ± {(high - low) / 2:.{digits}f}"
-
-
-@dataclass(frozen=True)
-class Report:
-    """A table with what has to be known to read it."""
-
-    title: str
-    notes: str
-    columns: Sequence[str]
-    rows: Sequence[Sequence[str]]
-
-    def show(self, console: Console) -> None:
-        """Prints it; as Markdown where the output is not a terminal."""
-        table = Table(box=box.ROUNDED if console.is_terminal else box.MARKDOWN)
-        for column in self.columns:
-            table.add_column(column, justify="left" if column in WORDS else "right")
-        for row in self.rows:
-            table.add_row(*row)
-        console.print(f"\n[bold]{self.title}[/bold]\n{self.notes}", table)
 
 
 def request_report(rounds: int, others: int) -> Report:
@@ -457,22 +353,6 @@ def import_report(processes: int) -> Report:
     )
 
 
-def processor() -> str:
-    """The processor's name, where the system tells."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
-
-
-def environment() -> str:
-    """What was measured, on what."""
-    names = ("cookiesession", "starlette", "itsdangerous", "cryptography", "msgspec", "pydantic")
-    versions = ", ".join(f"{package} {version(package)}" for package in names)
-    python = f"{platform.python_implementation()} {platform.python_version()}"
-    return f"{processor()}, {os.cpu_count()} cores, {platform.system()} {platform.release()}; {python}; {versions}"
-
-
 def main() -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description="Cookiesession beside Starlette's SessionMiddleware.")
@@ -482,8 +362,8 @@ def main() -> None:
     options = parser.parse_args()
     rounds, processes = (30, 5) if options.quick else (options.rounds, 21)
     logging.getLogger("cookiesession").addHandler(logging.NullHandler())  # it warns of the second chunk
-    console = Console(width=None if sys.stdout.isatty() else 200, highlight=False)
-    console.print(environment())
+    console = printer()
+    console.print(environment("cookiesession", "starlette", "itsdangerous", "cryptography", "msgspec", "pydantic"))
     request_report(rounds, options.cookies).show(console)
     typed_report(rounds, options.cookies).show(console)
     length_report().show(console)

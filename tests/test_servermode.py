@@ -1248,7 +1248,7 @@ async def test_overflow_of_a_session_that_fills_cookies() -> None:
         {"renew_grace": timedelta(seconds=-1)},
         {"renew_grace": 10},
     ],
-    ids=str,
+    ids=["a URL", "no store", "overflow alone", "unknown policy", "negative grace", "no timedelta"],
 )
 def test_options_that_cannot_work_are_refused_at_construction(options: dict[str, Any]) -> None:
     """By name."""
