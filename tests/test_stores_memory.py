@@ -81,6 +81,28 @@ def test_record_ends_in_its_second() -> None:
     asyncio.run(scenario())
 
 
+def test_end_of_many_holds_up_no_single_call() -> None:
+    """A few of them go with each call, and none is seen any more."""
+
+    async def scenario() -> None:
+        clock = Clock()
+        store = MemoryStore(max_records=1000, clock=clock)
+        for number in range(1000):
+            await store.create(key_of(number), Record(b"", 1, START + 60, SUBJECT))
+        clock.now += 60
+
+        seen = await store.load(key_of(999)), await store.find(SUBJECT), await store.delete(key_of(998))
+        places = len(store._queue)
+        await store.load(key_of(1))
+
+        assert seen == (None, {}, False)
+        assert places - len(store._queue) <= 8
+        assert await store.create(key_of(5), Record(b"", 1, START + 120))
+        assert len(store) == 1
+
+    asyncio.run(scenario())
+
+
 def test_replacements_do_not_make_it_grow() -> None:
     """A session used for a year is one record, and a bounded number of places in the queue."""
 
