@@ -41,6 +41,20 @@ def test_answer_and_exception_come_back() -> None:
         asyncio.run(threads.run(lambda: {"": 42}["its own"]))
 
 
+def test_thread_waits_for_more_work_and_then_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next call need not start one; and none is left of a store that is no longer used."""
+    threads = Threads(running=1, waiting=10)
+
+    first, second = (threads.submit(threading.current_thread).result(WAIT) for _ in range(2))
+    monkeypatch.setattr("cookiesession.stores.file.threads._IDLE", 0.01)
+    last = threads.submit(threading.current_thread).result(WAIT)
+    last.join(WAIT)
+
+    assert first is second is last
+    assert not last.is_alive()
+    assert threads.submit(threading.current_thread).result(WAIT) is not last
+
+
 def test_no_more_run_at_once_than_may(release: threading.Event) -> None:
     """The others wait, and are made by the same threads."""
     threads = Threads(running=2, waiting=10)

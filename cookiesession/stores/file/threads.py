@@ -16,13 +16,15 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_IDLE: Final = 1.0  # seconds that a thread waits for more work
+
 
 class Threads:
     """At most `running` calls at once, and at most `waiting` that wait for them.
 
     A disk that hangs stops these threads and no others: asyncio's own stay free, and so does the memory. A thread lives
-    while there is work, so that there is nothing to close and nothing that a fork leaves behind; it is a daemon, so
-    that a process can end although its disk does not answer.
+    while there is work, and a second longer, so that there is nothing to close and nothing that a fork leaves behind;
+    it is a daemon, so that a process can end although its disk does not answer.
     """
 
     def __init__(self, running: int, waiting: int) -> None:
@@ -48,15 +50,19 @@ class _Crew:
         self.process: Final = os.getpid()
         self._most_running: Final = running
         self._most_waiting: Final = waiting
-        self._lock: Final = threading.Lock()
+        self._changed: Final = threading.Condition(threading.Lock())
         self._running = 0
+        self._idle = 0
         self._waiting: deque[_Call] = deque()
 
     def submit(self, function: Callable[[], T]) -> Future[T]:
         future: Future[T] = Future()
         call = _Call(function, future)
-        with self._lock:
-            if self._running < self._most_running:
+        with self._changed:
+            if self._idle > len(self._waiting):
+                self._waiting.append(call)
+                self._changed.notify()
+            elif self._running < self._most_running:
                 self._start(call)
             else:
                 self._queue(call)
@@ -80,7 +86,12 @@ class _Crew:
     def _work(self, call: _Call | None) -> None:
         while call is not None:
             call.make()
-            with self._lock:
+            call = None  # or an idle thread would keep what it was given
+            with self._changed:
+                if not self._waiting:
+                    self._idle += 1
+                    self._changed.wait_for(lambda: self._waiting, _IDLE)
+                    self._idle -= 1
                 call = self._waiting.popleft() if self._waiting else None
                 if call is None:
                     self._running -= 1
