@@ -60,16 +60,22 @@ def until(condition: Callable[[], object], what: str, seconds: float = START) ->
     pytest.fail(f"not in {seconds} s: {what}")
 
 
+_given: set[int] = set()  # ports that a server has, or is about to have
+
+
 def free_port() -> int:
     """A port that nobody listens on. A cluster's bus takes the one 10,000 above it, so it is below the usual ones."""
     for _ in range(100):
         port = 15_000 + int.from_bytes(os.urandom(2)) % 15_000
+        if port in _given:
+            continue
         try:
             for number in (port, port + 10_000):
                 with socket.create_server(("127.0.0.1", number)):
                     pass
         except OSError:
             continue
+        _given.add(port)
         return port
     pytest.fail("no free port")
 

@@ -615,7 +615,7 @@ async def fail_over(store: RedisStore, servers: list[Server]) -> None:
     finally:
         visitors.over = True
         await asyncio.gather(*visits)
-    loaded = await asyncio.gather(*map(store.load, visitors.kept))
+    loaded = [await store.load(key) for key in visitors.kept]  # one by one: a busy machine is no fault
     lost = [when for when, record in zip(visitors.kept.values(), loaded, strict=True) if record is None]
     report |= {"acknowledged": len(visitors.kept), "lost": len(lost), "slowest call": round(visitors.slowest, 2)}
     logging.getLogger("tests").info("%s", report)
