@@ -188,7 +188,8 @@ class ServerMode(Generic[T]):
         cleared = self._sessions.is_over(state, encoded)
         if held is not None and state.payload.id == held.payload.id and not cleared:
             self._sessions.codec.verify(data, encoded)
-            return await self._store(state, self._sessions.used(state.payload, encoded)) is not None
+            saved = await self._store(state, self._sessions.used(state.payload, encoded))
+            return saved is not None and saved.superseded_by is None
         if state.is_cleared or not state.renewed:
             await self._end(state)
         # Anything else would have an id that the client cannot learn any more, or is in a cookie that it keeps.
@@ -208,8 +209,8 @@ class ServerMode(Generic[T]):
             saved = await self._store(state, payload) if used else payload
             # Whoever has ended the session has told the browser, which may have another by now.
             headers = [] if saved is None else self._ticket_for(ticket, saved)
-            if used and saved is not None and saved.superseded_by is not None:
-                self._sessions.reporter.report(LateWrite())  # another request has renewed the session
+            if used and (saved is None or saved.superseded_by is not None):
+                self._sessions.reporter.report(LateWrite())  # another request has ended or renewed the session
             payload = replace(saved or payload, data=encoded)
         state.settle(payload, ticket.brought, ticket.key)
         return headers

@@ -803,3 +803,27 @@ async def test_session_that_ends_while_it_is_ended_has_ended() -> None:
 
     assert 0 == len(site.store)
     assert (await site.open()).is_new
+
+
+@scenario
+async def test_change_that_another_renewal_leaves_behind_is_reported() -> None:
+    """In time or late, together with a renewal of its own or without."""
+    for late in (False, True):
+        site = Site()
+        await site.put(a=1)
+        slow, login = await site.open(), await site.open()
+        if late:
+            slow.mark_accessed()
+            await site.save(slow)
+        login.renew()
+        await site.save(login)
+
+        slow.data["b"] = 2
+        if late:
+            await site.manager.save_late(slow)
+        else:
+            slow.renew()
+            assert [] == await site.save(slow)
+
+        assert [LateWrite()] == site.of(LateWrite)
+        assert {"a": 1} == await site.read()
