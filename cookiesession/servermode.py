@@ -203,10 +203,10 @@ class ServerMode(Generic[T]):
         if used:
             self._sessions.codec.verify(data, encoded)
             payload = self._sessions.used(payload, encoded)
-        if self._overflow and self._fits(payload) and await self._moved_out(state):
+        if self._fits_cookies(payload) and await self._moved_out(state):
             headers = self._tickets.write(ticket, payload, data, resealed_from=None if used else ticket.key)
         else:
-            saved = await self._store(state, payload) if used else payload
+            saved = await self._store(state, payload)  # also unused: it tells whether the id is still the browser's
             # Whoever has ended the session has told the browser, which may have another by now.
             headers = [] if saved is None else self._ticket_for(ticket, saved)
             if used and (saved is None or saved.superseded_by is not None):
@@ -239,8 +239,10 @@ class ServerMode(Generic[T]):
             return self._tickets.write(ticket, wanted, None)
         return self._tickets.write(ticket, wanted, None, resealed_from=ticket.key) if ticket.overdue else []
 
-    def _fits(self, payload: Payload) -> bool:
-        """Whether the whole session goes into cookies."""
+    def _fits_cookies(self, payload: Payload) -> bool:
+        """Whether the whole session goes into cookies. That of an old id does not: it ends with the grace."""
+        if not self._overflow or payload.superseded_by is not None:
+            return False
         return len(payload.data) <= MAX_ENCODED and self._tickets.length(payload) <= self._tickets.capacity
 
     async def _moved_out(self, state: ServedState[T]) -> bool:
@@ -256,7 +258,8 @@ class ServerMode(Generic[T]):
     async def _ended(self, state: ServedState[T]) -> bool:
         """Removes the record. False where it was only emptied, and has changed meanwhile."""
         if state.held is not None and not state.blank:
-            if not await self._saving.remove(state.held):
+            is_old = state.held.payload.superseded_by is not None  # and has to go on naming what it was renewed to
+            if not is_old and not await self._saving.remove(state.held):
                 return False
             state.held = None  # and not what it may have been renewed to: that was not emptied
         await self._end(state)

@@ -352,7 +352,7 @@ async def test_record_under_an_old_key_is_sealed_anew_when_written() -> None:
     assert 1 == len(resealed)
     assert {"a": 2} == await alone.read()
     assert [Resealed(key_id=KEY.id, old_key_id=OLD.id, size=len(rotated.jar[NAME]), chunks=1)] == rotated.of(Resealed)
-    assert [(OLD.id, False), (OLD.id, False)] == [(e.key_id, e.primary) for e in rotated.of(Loaded)]
+    assert [(OLD.id, False), (KEY.id, True)] == [(e.key_id, e.primary) for e in rotated.of(Loaded)]
     assert [(KEY.id, True)] == [(event.key_id, event.primary) for event in alone.of(Loaded)]
 
 

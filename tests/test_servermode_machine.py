@@ -215,8 +215,7 @@ def plans(*, logouts: bool, overflow: bool) -> SearchStrategy[Plan]:
         turns=st.binary(min_size=40, max_size=40),
         renew_grace=st.sampled_from((GRACE, GRACE, 0)),
         is_due=st.booleans(),
-        # Not rotated: a cookie that is sealed anew may still take back that of a renewal at the same moment.
-        is_rotated=st.just(value=False),
+        is_rotated=st.booleans(),
         overflow=st.just(overflow),
         is_large=st.booleans() if overflow else st.just(value=False),
     )
@@ -381,7 +380,8 @@ configurations: Final = pytest.mark.parametrize(
     [
         pytest.param(plans(logouts=False, overflow=False), id="stored"),
         pytest.param(plans(logouts=True, overflow=False), id="stored-with-logouts"),
-        # With overflow, requests that renew while others move the session still find a way to break a claim.
+        pytest.param(plans(logouts=False, overflow=True), id="overflow"),
+        pytest.param(plans(logouts=True, overflow=True), id="overflow-with-logouts"),
     ],
 )
 
