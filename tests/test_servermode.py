@@ -87,7 +87,7 @@ class Site:
 
     def __init__(self, keys: Any = RING, *, store: Books | None = None, clock: Clock | None = None, **options: Any):
         self.clock = clock or Clock()
-        self.store = store or Books(self.clock)
+        self.store = Books(self.clock) if store is None else store
         self.events: list[Event] = []
         all_options = {"store": self.store, "clock": self.clock, "on_event": self.events.append, **options}
         self.manager: SessionManager[Any] = SessionManager(keys, **all_options)

@@ -51,9 +51,6 @@ class Gated(Books):
         self._gated = False
         self._waiting: list[asyncio.Future[None]] = []
 
-    def __bool__(self) -> bool:
-        return True  # an empty one is a store too
-
     async def note(self, call: str) -> None:
         """Waits for its turn."""
         if self._gated:

@@ -100,6 +100,13 @@ def until(condition: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
+def at_rest(store: FileStore) -> bool:
+    """Whether no thread of a store has, or is about to have, anything to do."""
+    crew = store._threads._crew
+    with crew._changed:
+        return not crew._waiting and crew._running == crew._idle
+
+
 # Expired records
 
 
@@ -156,7 +163,7 @@ def test_creation_that_tidies_goes_around_what_is_in_the_way(store: FileStore, p
 
     with held(file_of(path, key_of(7)).parent):
         asyncio.run(store.create(key_of(5, last=0), late))
-        until(lambda: len(files(path)) <= 4)
+        until(lambda: at_rest(store))
 
     assert files(path) == ["records", "records", "subjects", "subjects"]
     assert file_of(path, key_of(7)).exists()

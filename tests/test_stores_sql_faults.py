@@ -108,9 +108,8 @@ def test_frozen_server_costs_no_connections(postgres: PostgresServer, table: str
                 await asyncio.gather(*(failure(store.load(key)) for key in keys))
         finally:
             postgres.thaw()
-        await recovered(lambda: store.load(key_of(0)))
+        got = [(await recovered(lambda key=key: store.load(key)) or RECORD).value for key in keys]  # type: ignore[misc]
         await eventually(lambda: asyncio.sleep(0, not store._tasks), "every abandoned call ends")
-        got = [(await store.load(key) or RECORD).value for key in keys]
         pool: Any = store._engine.pool
         return got == keys, pool.checkedout(), open_sockets()
 
