@@ -12,9 +12,9 @@ from cookiesession.errors import (
 )
 from cookiesession.keyfile import KeyFile
 from cookiesession.keys import Key, KeyRing, KeySource
+from cookiesession.listing import SessionInfo
 from cookiesession.manager import SessionManager
 from cookiesession.middleware import SessionMiddleware, get_session, load_session
-from cookiesession.servermode import SessionInfo
 from cookiesession.session import Session
 
 __version__ = "0.1.0"

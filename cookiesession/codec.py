@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol, TypeVar
 
 import msgspec
 
@@ -112,47 +112,6 @@ class DictCodec:
         except DECODING_ERRORS:
             return False
         return True
-
-
-class EitherCodec(Generic[T]):
-    """Nothing, encoded as nothing; or with a codec what that encodes, which is never nothing."""
-
-    def __init__(self, codec: Codec[T] | None) -> None:
-        self._codec = codec
-
-    def default(self) -> T | None:
-        """Nothing."""
-        return None
-
-    def encode(self, data: T | None) -> bytes:
-        """No bytes, for nothing: whole data is encoded elsewhere."""
-        return b""
-
-    def decode(self, encoded: bytes) -> T | None:
-        """Nothing, or the data. Raises `InvalidToken`, and what the codec raises."""
-        if not encoded:
-            return None
-        if self._codec is None:
-            raise InvalidToken("undecodable")
-        return self._codec.decode(encoded)
-
-    def require(self, data: object) -> None:
-        """Nothing: whole data is required elsewhere."""
-
-    def same(self, encoded: bytes, kept: bytes) -> bool:
-        """Never."""
-        return False
-
-    def verify(self, data: T | None, encoded: bytes) -> None:
-        """Nothing: whole data is verified elsewhere."""
-
-    def entries(self, data: T | None) -> Iterable[tuple[str, Any]]:
-        """Those of the data."""
-        return () if self._codec is None or data is None else self._codec.entries(data)
-
-    def way(self, name: str) -> str:
-        """As with the codec."""
-        return name if self._codec is None else self._codec.way(name)
 
 
 class Extension(msgspec.Struct, frozen=True, omit_defaults=True):

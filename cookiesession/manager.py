@@ -10,21 +10,24 @@ import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypedDict, TypeVar, Unpack, get_args, overload
 
-from cookiesession.cookiemode import Configuration, CookieMode
+from cookiesession.configuration import Configuration
+from cookiesession.cookiemode import CookieMode
 from cookiesession.cookies import Cookie
 from cookiesession.errors import ConfigurationError
 from cookiesession.events import Event, Reporter
 from cookiesession.keys import KeySource
 from cookiesession.payload import PERSISTENT, seconds
 from cookiesession.schema import codec_for
-from cookiesession.servermode import ServedState, ServerMode, SessionInfo
-from cookiesession.session import PLACEHOLDER, Session, SessionDict, State, UnopenedDict
+from cookiesession.servermode import ServedState, ServerMode
+from cookiesession.session import PLACEHOLDER, Session, SessionDict, UnopenedDict
+from cookiesession.state import State
 from cookiesession.stores import Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from cookiesession.codec import Codec
+    from cookiesession.listing import Listing, SessionInfo
     from cookiesession.models import Upgrade
 
 T = TypeVar("T")
@@ -150,12 +153,7 @@ class SessionManager(Generic[T]):
             random=random,
         )
         self._codec: Codec[T] = codec_for(model, upgrade)
-        self._cookies, self._served = self._modes(self.configuration)
-
-    @property
-    def has_store(self) -> bool:
-        """Whether there is a store, so that sessions have to be loaded before they are used."""
-        return self._served is not None
+        self.mode = self._mode()
 
     def session(self, headers: Iterable[tuple[bytes, bytes]]) -> Session[T]:
         """The session of a request with these headers: names in lower case and values, as ASGI has them.
@@ -167,7 +165,8 @@ class SessionManager(Generic[T]):
 
     def handle(self, headers: Iterable[tuple[bytes, bytes]]) -> Session[T] | SessionDict:
         """The same as a handler gets it: without a model the dict of the data, else the `Session`."""
-        state = State(self._cookies, headers) if self._served is None else ServedState(self._served, headers)
+        mode = self.mode
+        state = State(mode, headers) if isinstance(mode, CookieMode) else ServedState(mode, headers)
         if self.model is not None:
             return Session(state)
         data = UnopenedDict(PLACEHOLDER)
@@ -190,60 +189,54 @@ class SessionManager(Generic[T]):
         """
         if not handle._state.opened:
             return []
-        return self.commit(handle) if self._served is None else await self._served.commit(handle)
-
-    def commit(self, handle: Session[T] | SessionDict) -> list[tuple[bytes, bytes]]:
-        """What `save()` gives for an opened session without a store."""
-        return self._cookies.commit(handle)
+        mode = self.mode
+        return mode.commit(handle) if isinstance(mode, CookieMode) else await mode.commit(handle)
 
     async def save_late(self, handle: Session[T] | SessionDict) -> None:
         """Saves a change of an opened session that came after `save()`, when the headers had left.
 
         That needs a store, and a client that has the id; else the change is lost, and reported as a `LateWrite`.
         """
-        if self._served is None:
-            self.report_late_write(handle)
+        if isinstance(self.mode, CookieMode):
+            self.mode.report_late_write(handle)
         else:
-            await self._served.commit_late(handle)
-
-    def report_late_write(self, handle: Session[T] | SessionDict) -> None:
-        """What `save_late()` does without a store."""
-        self._cookies.report_late_write(handle)
+            await self.mode.commit_late(handle)
 
     async def sessions(self, subject: str) -> list[SessionInfo]:
         """The live sessions of a subject, the one that was used last first. Raises `StoreUnavailable`."""
-        return await self._store_side().find(subject)
+        return await self._listing().find(subject)
 
     async def end(self, session: Session[T] | SessionInfo | str) -> bool:
         """Ends a session: one of `sessions()`, or its `id_hash`. Whether there was one. Raises `StoreUnavailable`.
 
         Requests that are under way save nothing more to it.
         """
-        served = self._store_side()
+        listing = self._listing()
         id_hash = session if isinstance(session, str) else session.id_hash
         if not _ID_HASH.fullmatch(id_hash):
             raise ValueError("an id_hash is 64 hexadecimal digits, as sessions() and session.id_hash give it")
-        return await served.end(bytes.fromhex(id_hash))
+        return await listing.end(bytes.fromhex(id_hash))
 
     async def end_all(self, subject: str, *, except_id: str | None = None) -> int:
         """Ends all sessions of a subject but the one whose `id` is given. How many there were.
 
         That of a session that has just been renewed spares it too. Raises `StoreUnavailable`.
         """
-        return await self._store_side().end_all(subject, except_id)
+        return await self._listing().end_all(subject, except_id)
 
     def with_configuration(self, **changes: Any) -> SessionManager[T]:
         """The same with another clock, say, or other keys. For tests, and `cookiesession.testing`."""
         other = copy.copy(self)
         other.configuration = dataclasses.replace(self.configuration, **changes)
-        other._cookies, other._served = self._modes(other.configuration)
+        other.mode = other._mode()
         return other
 
-    def _modes(self, configuration: Configuration) -> tuple[CookieMode[T], ServerMode[T] | None]:
-        sessions = CookieMode(configuration, self._codec)
-        return sessions, None if self.store is None else ServerMode(configuration, sessions, self.store, self._codec)
+    def _mode(self) -> CookieMode[T] | ServerMode[T]:
+        if self.store is None:
+            return CookieMode(self.configuration, self._codec)
+        return ServerMode(self.configuration, self._codec, self.store)
 
-    def _store_side(self) -> ServerMode[T]:
-        if self._served is None:
+    def _listing(self) -> Listing:
+        if isinstance(self.mode, CookieMode):
             raise ConfigurationError("sessions can be listed and ended where there is a store: store=...")
-        return self._served
+        return self.mode.listing

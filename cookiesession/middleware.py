@@ -28,6 +28,8 @@ _logger = logging.getLogger("cookiesession")
 
 _CONNECTIONS: Final = frozenset({"http", "websocket"})
 _SERVER_ERROR: Final = 500  # the first status of one, and of all after which nothing is saved
+_VARY: Final = (b"vary", b"Cookie")
+_NO_STORE: Final = (b"cache-control", b"no-store")
 _STARTS: Final = frozenset({"http.response.start", "websocket.accept", "websocket.http.response.start"})
 
 
@@ -66,6 +68,7 @@ class SessionMiddleware:
             )
         self.app = app
         self.manager: SessionManager[Any] = manager
+        self._mode = manager.mode
         self.scope_key = scope_key
         self.lazy = lazy
 
@@ -79,27 +82,30 @@ class SessionMiddleware:
             return
         scope[self.scope_key] = handle = self.manager.handle(scope["headers"])
         try:
-            if self.manager.store is not None:
+            if isinstance(self._mode, CookieMode):
+                await self._serve(self._mode, handle, scope, receive, send)
+            else:
                 await self._serve_from_store(handle, scope, receive, send)
-                return
-            state = handle._state
-            fixed = False  # the outcome; by the start of a response that is not a server error
-
-            def send_with_session(message: Message) -> Awaitable[None]:
-                nonlocal fixed
-                if not fixed and message["type"] in _STARTS:
-                    ended_well = message.get("status", 200) < _SERVER_ERROR
-                    if state.opened:
-                        message = self._with_session(message, self.manager.commit(handle) if ended_well else [])
-                    fixed = ended_well
-                return send(message)
-
-            await self.app(scope, receive, send_with_session)
-            if fixed and state.opened:
-                self.manager.report_late_write(handle)
         finally:
             if outer is not None:
                 scope[self.scope_key] = outer
+
+    async def _serve(self, mode: CookieMode[Any], handle: _Handle, scope: Scope, receive: Receive, send: Send) -> None:
+        state = handle._state
+        fixed = False  # the outcome; by the start of a response that is not a server error
+
+        def send_with_session(message: Message) -> Awaitable[None]:
+            nonlocal fixed
+            if not fixed and message["type"] in _STARTS:
+                ended_well = message.get("status", 200) < _SERVER_ERROR
+                if state.opened:
+                    message = self._with_session(message, mode.commit(handle) if ended_well else [])
+                fixed = ended_well
+            return send(message)
+
+        await self.app(scope, receive, send_with_session)
+        if fixed and state.opened:
+            mode.report_late_write(handle)
 
     async def _check_store(self) -> None:
         if isinstance(self.manager.store, CheckedStore):
@@ -138,12 +144,12 @@ class SessionMiddleware:
         headers = list(message.get("headers", ()))
         present = dict(headers)
         if b"vary" not in present:
-            headers.append((b"vary", b"Cookie"))
+            headers.append(_VARY)
         elif not _varies_by_cookie(headers):
             headers = [(name, value + b", Cookie" if name == b"vary" else value) for name, value in headers]
         if cookies:
             if b"cache-control" not in present:
-                headers.append((b"cache-control", b"no-store"))
+                headers.append(_NO_STORE)
             elif b"public" in present[b"cache-control"].lower():
                 self.manager.reporter.report(PublicResponse())
             headers += cookies

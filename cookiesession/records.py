@@ -13,7 +13,7 @@ from cookiesession.payload import Payload, id_hash, pack, unpack
 from cookiesession.stores import Record
 
 if TYPE_CHECKING:
-    from cookiesession.cookiemode import Configuration
+    from cookiesession.configuration import Configuration
     from cookiesession.stores import Store
 
 

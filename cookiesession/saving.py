@@ -17,9 +17,9 @@ from cookiesession.replay import replay
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from cookiesession.cookiemode import CookieMode
     from cookiesession.payload import Payload
     from cookiesession.records import Held, Records
+    from cookiesession.rules import Rules
 
 T = TypeVar("T")
 
@@ -32,8 +32,8 @@ ATTEMPTS: Final = 100
 class Saving(Generic[T]):
     """Writes sessions to `records` so that no concurrent change is lost, and no ended session comes back."""
 
-    def __init__(self, sessions: CookieMode[T], records: Records, renew_grace: int) -> None:
-        self._sessions = sessions
+    def __init__(self, rules: Rules[T], records: Records, renew_grace: int) -> None:
+        self._rules = rules
         self._records = records
         self._renew_grace = renew_grace
         # Where one request of this process has met a conflict, the next waits rather than meet one too.
@@ -55,10 +55,10 @@ class Saving(Generic[T]):
             present = await self._records.load(mine.id)
             if present is None:
                 continue  # it has just expired
-            if present.payload.superseded_by is None:
+            if present.payload.superseded_by != b"":  # it is in use, or has been renewed
                 merged = self.merge(base, mine, present.payload)
                 return await self.replace(present, present.payload.data, merged)
-            saved = await self._records.replace(mine, present.version)  # by a cookie, and by that with this one
+            saved = await self._records.replace(mine, present.version)  # it moved into the cookie that `base` was in
             if saved is not None:
                 return saved
         raise StoreUnavailable(f"the session changed {ATTEMPTS} times while it was saved")
@@ -132,8 +132,10 @@ class Saving(Generic[T]):
     async def end(self, held: Held) -> None:
         """Removes a record and what it was renewed to, whatever others do to it meanwhile."""
         for _ in range(ATTEMPTS):
-            if held.payload.superseded_by:
-                await self._records.delete(held.payload.superseded_by)
+            successor = held.payload.superseded_by
+            newer = await self._records.load_key(successor) if successor else None
+            if newer is not None:
+                await self.end(newer)
             if await self.remove(held):
                 return
             newest = await self._records.load(held.payload.id)
@@ -149,7 +151,8 @@ class Saving(Generic[T]):
                 newest = await self._records.load(id)
                 if newest is None or newest.payload.superseded_by is not None:
                     raise SessionEnded("the session has ended, or been renewed by another request")
-                payload = self._sessions.used(newest.payload, self._changed(newest.payload.data, change))
+                encoded = self._changed(newest.payload.data, change)
+                payload = self._rules.used(newest.payload, encoded, int(self._rules.clock()))
                 saved = await self._records.replace(payload, newest.version, conflicts=conflicts)
                 if saved is not None:
                     return saved
@@ -160,7 +163,7 @@ class Saving(Generic[T]):
         """`theirs`, with what `mine` changed of `base`."""
         data = replay(self._normal(base.data), mine.data, theirs.data)
         try:
-            self._sessions.codec.decode(data)
+            self._rules.codec.decode(data)
         except _UNREADABLE:
             data = mine.data  # each of the changes is valid, and both together are not
         names = ("flags", "expires_at", "subject", "label")
@@ -170,28 +173,28 @@ class Saving(Generic[T]):
         return _bounded(merged, theirs)
 
     async def _supersede(self, held: Held, grace: int, successor: bytes) -> bool:
-        soon = int(self._sessions.clock()) + grace
+        soon = int(self._rules.clock()) + grace
         ending = replace(held.payload, superseded_by=successor, expires_at=min(soon, held.payload.expires_at))
         return await self._records.replace(ending, held.version) is not None
 
     def _normal(self, encoded: bytes) -> bytes:
         # As this process would have written it: with a model's new fields, and its sets in the order they have here.
-        return self._sessions.codec.encode(self._sessions.codec.decode(encoded))
+        return self._rules.codec.encode(self._rules.codec.decode(encoded))
 
     def _changed(self, encoded: bytes, change: Callable[[T], T | None]) -> bytes:
         try:
-            data = self._sessions.codec.decode(encoded)
+            data = self._rules.codec.decode(encoded)
         except _UNREADABLE:
             raise SessionEnded("the session's data is none that this application reads") from None
         other = change(data)
         data = data if other is None else other
-        encoded = self._sessions.encode(data)
-        self._sessions.codec.verify(data, encoded)
+        encoded = self._rules.encode(data)
+        self._rules.codec.verify(data, encoded)
         return encoded
 
     async def _give_way(self, conflicts: int) -> None:
         # Other processes meet the same conflict: who waits for different times meets fewer.
-        share = self._sessions.random(1)[0] / 255
+        share = self._rules.random(1)[0] / 255
         await asyncio.sleep(share * min(0.002 * 2**conflicts, 0.05))
 
     @asynccontextmanager

@@ -1,99 +1,21 @@
-"""The session as a handler sees it: `Session[T]`, the dict that stands for it without a model, and its outcome."""
+"""The session as a handler sees it: `Session[T]`, and without a model the dict that stands for it."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
 from msgspec.structs import replace
 
-from cookiesession.payload import PERSISTENT, Payload, id_hash
+from cookiesession.payload import PERSISTENT, id_hash
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Sequence
+    from collections.abc import Awaitable, Callable
     from datetime import timedelta
 
-    from cookiesession.keys import Key
+    from cookiesession.state import State
 
 T = TypeVar("T")
-
-
-class Owner(Protocol[T]):
-    """What a session asks of its manager."""
-
-    def open(self, state: State[T]) -> T:
-        """The data of the request's session, or of a fresh one; fills in the rest of `state`."""
-        ...
-
-    def load(self, state: State[T]) -> Awaitable[None]:
-        """Makes ready what `open()` needs."""
-        ...
-
-    def begin(self, state: State[T]) -> T:
-        """The data of a fresh session; makes `state` that of one."""
-        ...
-
-    def renewed(self, payload: Payload) -> Payload:
-        """`payload` without its id, and with the times of a session that begins now."""
-        ...
-
-    def identify(self, state: State[T]) -> None:
-        """Gives the payload of `state` an id, if it has none yet."""
-        ...
-
-    def require(self, data: object) -> None:
-        """Raises `TypeError` unless `data` is of the type that this manager's sessions hold."""
-        ...
-
-    def expiry(self, lifetime: timedelta) -> int:
-        """The second at which what lives from now for `lifetime` ends. Raises `ConfigurationError`."""
-        ...
-
-    def transact(self, session: Session[T], change: Callable[[T], T | None]) -> Awaitable[None]:
-        """Changes the newest record of the session, as `Session.transact()` promises."""
-        ...
-
-
-class State(Generic[T]):
-    """What one request knows of its session besides the data."""
-
-    __slots__ = (
-        "amended",
-        "blank",
-        "brought",
-        "due",
-        "headers",
-        "is_new",
-        "key",
-        "opened",
-        "overdue",
-        "owner",
-        "payload",
-        "renewed",
-    )
-
-    payload: Payload  # as the client has it, but for what a verb has changed
-    amended: bool  # by a verb
-    brought: Sequence[int]  # the chunks that the client has
-    key: Key | None  # the one that they are sealed under
-    is_new: bool
-    blank: bool  # its data is a fresh default, which the client does not have
-    renewed: bool  # by renew()
-    due: bool  # half of the idle timeout has passed
-    overdue: bool  # to be written or deleted even if nothing changes
-
-    def __init__(self, owner: Owner[T], headers: Iterable[tuple[bytes, bytes]]) -> None:
-        self.owner = owner
-        self.headers = headers
-        self.opened = False
-
-    def settle(self, payload: Payload, brought: Sequence[int], key: Key | None) -> None:
-        """Takes note of what the client has from now on."""
-        self.payload = payload
-        self.brought = brought
-        self.key = key
-        self.amended = self.blank = self.renewed = self.due = self.overdue = False
-        self.opened = True
 
 
 class SessionDict(dict[str, Any]):

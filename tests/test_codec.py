@@ -513,34 +513,6 @@ def test_subject_label_and_data_come_apart_again(data: dict[str, Any], subject: 
     )
 
 
-# Nothing, or data
-
-
-def test_nothing_is_encoded_as_nothing() -> None:
-    """What a cookie holds whose session is in a store."""
-    codec_: codec.EitherCodec[Any] = codec.EitherCodec(None)
-
-    assert None is codec_.default() is codec_.decode(codec_.encode(None))
-    assert () == codec_.entries(None)
-    assert "a" == codec_.way("a")
-    with pytest.raises(InvalidToken, match="undecodable"):
-        codec_.decode(b"\x80")
-
-
-def test_data_may_stand_where_nothing_could() -> None:
-    """What a cookie holds whose session may be in a store."""
-    codec_ = codec.EitherCodec(DictCodec())
-
-    codec_.require(object())
-    codec_.verify({}, b"")
-
-    assert {"a": 1} == codec_.decode(PLAIN.encode({"a": 1}))
-    assert None is codec_.decode(b"")
-    assert [("a", 1)] == list(codec_.entries({"a": 1}))
-    assert "session['a']" == codec_.way("a")
-    assert not codec_.same(b"", b"\x80")
-
-
 # Plain data without a model
 
 

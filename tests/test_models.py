@@ -744,7 +744,7 @@ def test_a_field_that_was_added_is_no_late_write(change: bool) -> None:
 
     if change:
         session.data.tags.append("late")
-    site.manager.report_late_write(session)
+    asyncio.run(site.manager.save_late(session))
 
     assert change == (LateWrite() in site.events)
 

@@ -16,6 +16,7 @@ from cookiesession import Key, KeyFile, KeyRing, SessionManager, SessionMiddlewa
 from cookiesession.events import Event, Opened, Rejected, Resealed, Sealed
 from cookiesession.keys import ALGORITHMS
 from cookiesession.schedule import Schedule, moment
+from cookiesession.testing import cookies_for
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
@@ -268,7 +269,5 @@ async def nothing() -> Message:
 
 def cookie_of(manager: SessionManager[Any], data: dict[str, Any]) -> bytes:
     """The cookie of a new session."""
-    session = manager.session([])
-    session.data.update(data)
-    [(_, line)] = manager.commit(session)
-    return line.partition(b";")[0]
+    [(name, value)] = cookies_for(manager, data).items()
+    return f"{name}={value}".encode()

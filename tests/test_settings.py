@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import inspect
 import json
@@ -544,7 +545,7 @@ def test_manager_has_the_settings_and_what_cannot_be_one(monkeypatch: pytest.Mon
     )
     session = typed.session([])
     session.data.user_id = 42
-    [(_, line)] = typed.commit(session)
+    [(_, line)] = asyncio.run(typed.save(session))
 
     assert_type(plain, SessionManager[dict[str, Any]])
     assert_type(typed, SessionManager[Visitor])

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from cookiesession.cookiemode import CookieMode
 from cookiesession.keys import KeyRing
 
 if TYPE_CHECKING:
@@ -49,7 +50,8 @@ def cookies_for(
     session.subject = subject
     if persistent is not None:
         session.persistent = persistent
-    headers = asyncio.run(then.save(session)) if manager.has_store else then.commit(session)
+    mode = then.mode
+    headers = mode.commit(session) if isinstance(mode, CookieMode) else asyncio.run(then.save(session))
     return dict(line.decode().partition(";")[0].split("=", 1) for _, line in headers)
 
 
@@ -66,7 +68,7 @@ def read_session(manager: SessionManager[T], source: Any) -> Session[T] | None:
     """
     pairs = "; ".join(f"{name}={value}" for name, value in _pairs(source))
     session = manager.session([(b"cookie", pairs.encode("latin-1"))])
-    if manager.has_store:
+    if not isinstance(manager.mode, CookieMode):
         asyncio.run(manager.load(session))
     return None if session.is_new else session
 

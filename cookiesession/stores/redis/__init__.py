@@ -10,10 +10,10 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 
 from redis.asyncio import Redis, RedisCluster
-from redis.exceptions import ClusterCrossSlotError, NoPermissionError, NoScriptError
+from redis.exceptions import ClusterCrossSlotError, NoPermissionError, NoScriptError, ResponseError
 
 from cookiesession.errors import ConfigurationError, StoreUnavailable
-from cookiesession.stores.deadline import within
+from cookiesession.stores.deadline import Deadline
 from cookiesession.stores.redis.clients import Made, client_from_url
 from cookiesession.stores.redis.layout import (
     GRACE,
@@ -58,9 +58,10 @@ class RedisStore:
     neither overwritten nor removed; in the place of an index it is a `StoreUnavailable`, since no answer could be
     complete. Nothing is tried twice. A call that failed may have had its effect nevertheless.
 
-    A client of your own best has `protocol=2`, `retry=Retry(NoBackoff(), 0)` and a `socket_timeout` and
-    `socket_connect_timeout` of at most `timeout`, of a third of it with Sentinel or a cluster: time to ask another
-    server. A store, as its client, belongs to one event loop.
+    A client of your own best has `protocol=2`, `retry=Retry(NoBackoff(), 0)`, a `socket_connect_timeout` of at most
+    `timeout`, and `socket_timeout=None` where nothing else uses it: the store ends its calls itself, and the driver would
+    take a fourth more time for each. With Sentinel and for a cluster a bound is a third of `timeout`, which leaves time to
+    ask another server; for a cluster it is `socket_timeout` too. A store, as its client, belongs to one event loop.
 
     Raises `ConfigurationError` for what cannot work.
     """
@@ -91,8 +92,7 @@ class RedisStore:
 
     async def load(self, key: bytes) -> Record | None:
         """The record under `key`."""
-        (text,) = await self._ask(self._texts, [key])
-        return unpack(text)
+        return unpack(await self._ask(self._text, key))
 
     async def create(self, key: bytes, record: Record) -> bool:
         """Puts a record where there is nothing."""
@@ -135,8 +135,8 @@ class RedisStore:
 
     async def _ask(self, operation: Callable[P, Awaitable[T]], *arguments: P.args, **options: P.kwargs) -> T:
         try:
-            # The driver may miss a cancellation (as asyncio.wait_for does on Python 3.11), and so asyncio.timeout too.
-            return await within(self._timeout, self._attempt(operation, *arguments, **options))
+            with Deadline(self._timeout):
+                return await self._attempt(operation, *arguments, **options)
         except StoreUnavailable as error:
             problem, doubtful = str(error), True
         except Exception as error:  # noqa: BLE001 - the driver raises anything where connections are closed under it
@@ -157,10 +157,19 @@ class RedisStore:
 
     # What follows runs within the deadline of `_ask`.
 
+    async def _text(self, key: bytes) -> bytes | None:
+        try:  # as the driver's get() does, without what that does besides
+            text: bytes | None = await self._client.execute_command("GET", self._name(key))
+        except ResponseError as error:
+            if str(error).startswith("WRONGTYPE"):  # not a string
+                return None
+            raise
+        return text
+
     async def _texts(self, keys: Sequence[bytes]) -> list[bytes | None]:
         # For MGET, what is not a string is not there.
         names = [self._name(key) for key in keys]
-        if len(names) == 1 or not self._apart:
+        if not self._apart:
             return list(await self._client.mget(names))
         pipeline = self._client.pipeline(transaction=False)
         for name in names:

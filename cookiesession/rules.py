@@ -1,0 +1,113 @@
+"""`Rules`: of what a session consists, when it begins and ends, and what counts as a change. Knows no header."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
+
+from msgspec.structs import replace
+
+from cookiesession import codec
+from cookiesession.codec import ENCODING_ERRORS, Codec
+from cookiesession.payload import ID_LENGTH, LAST_SECOND, Payload, seconds
+
+if TYPE_CHECKING:
+    from datetime import timedelta
+
+    from cookiesession.configuration import Configuration
+    from cookiesession.state import State
+
+T = TypeVar("T")
+
+
+class Rules(Generic[T]):
+    """What holds for a manager's sessions wherever they live. Their data is as `codec` has it."""
+
+    def __init__(self, configuration: Configuration, codec: Codec[T]) -> None:
+        self.cookie: Final = configuration.cookie
+        self.model: Final = configuration.model
+        self.reporter: Final = configuration.reporter
+        self.clock = configuration.clock
+        self.random = configuration.random
+        self.codec = codec
+        self._lifetime = configuration.lifetime
+        self._idle_timeout = configuration.idle_timeout
+        self._flags = configuration.flags
+        self._empty = codec.encode(codec.default())
+
+    # What a session asks of its owner.
+
+    def begin(self, state: State[T]) -> T:
+        """The data of a fresh session; makes `state` that of one."""
+        now = int(self.clock())
+        data = self.codec.default()
+        encoded = self.codec.encode(data)  # not always that of another default: it may hold the time, or an id
+        # Without an id: most sessions that begin end with their request, and randomness takes a system call.
+        expires_at = min(now + self._lifetime, LAST_SECOND)
+        state.settle(Payload(self._flags, now, now, expires_at, self._idle_timeout, b"", None, encoded))
+        state.overdue = bool(state.brought)
+        state.is_new = state.blank = True
+        return data
+
+    def renewed(self, payload: Payload) -> Payload:
+        """`payload` without its id, and with the times of a session that begins now."""
+        now = int(self.clock())
+        expires_at = min(now + self._lifetime, LAST_SECOND)
+        times = {"created_at": now, "renewed_at": now, "expires_at": expires_at, "idle_timeout": self._idle_timeout}
+        return replace(payload, **times, id=b"", superseded_by=None)
+
+    def identify(self, state: State[T]) -> None:
+        """Gives the payload of `state` an id, if it has none yet."""
+        state.payload = self.identified(state.payload)
+
+    def require(self, data: object) -> None:
+        """Raises `TypeError` unless `data` is of the type that this manager's sessions hold."""
+        self.codec.require(data)
+
+    def expiry(self, lifetime: timedelta) -> int:
+        """The second at which what lives from now for `lifetime` ends. Raises `ConfigurationError`."""
+        return min(int(self.clock()) + seconds("lifetime", lifetime), LAST_SECOND)
+
+    # The steps of saving.
+
+    def compare(self, state: State[T], data: T) -> tuple[bytes, bool]:
+        """The bytes of `data`, and whether it or what belongs to it has changed. Raises `UnencodableData`."""
+        try:
+            encoded = self.codec.encode(data)
+        except ENCODING_ERRORS as error:
+            refusal = codec.unencodable(self.codec, data, error)
+        else:
+            kept = state.payload.data
+            return (kept, state.amended) if encoded == kept or self.codec.same(encoded, kept) else (encoded, True)
+        raise refusal  # here, since a UnicodeEncodeError carries the value and would be its context
+
+    def encode(self, data: T) -> bytes:
+        """The bytes of `data`. Raises `UnencodableData`, which names the entry."""
+        try:
+            return self.codec.encode(data)
+        except ENCODING_ERRORS as error:
+            refusal = codec.unencodable(self.codec, data, error)
+        raise refusal  # here, as in compare()
+
+    def is_over(self, state: State[T], encoded: bytes) -> bool:
+        """Whether nothing is left to be kept: no data, or that of a fresh session, and nobody whose session it is."""
+        is_empty = encoded == self._empty or (state.blank and encoded == state.payload.data)
+        return is_empty and state.payload.subject is None
+
+    def used(self, payload: Payload, encoded: bytes, now: int) -> Payload:
+        """`payload` with this data, used now."""
+        return Payload(
+            payload.flags,
+            payload.created_at,
+            max(now, payload.created_at),
+            payload.expires_at,
+            self._idle_timeout,
+            payload.id or self.random(ID_LENGTH),
+            payload.subject,
+            encoded,
+            payload.label,
+            payload.superseded_by,
+        )
+
+    def identified(self, payload: Payload) -> Payload:
+        """`payload` with an id: its own, or if it has none a new one."""
+        return payload if payload.id else replace(payload, id=self.random(ID_LENGTH))

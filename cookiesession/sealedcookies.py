@@ -1,0 +1,138 @@
+"""`SealedCookies`: payloads in cookies. Opened from the headers of a request, sealed into those of a response."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from cookiesession import chunks, cookies, envelope
+from cookiesession.codec import DECODING_ERRORS, MAX_ENCODED
+from cookiesession.errors import InvalidToken, SessionTooLarge
+from cookiesession.events import Cleared, Opened, Rejected, Resealed, Sealed, TooLarge
+from cookiesession.keys import ring_after
+from cookiesession.payload import PERSISTENT, Payload, pack, unpack
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cookiesession.configuration import Configuration
+    from cookiesession.keys import Key
+    from cookiesession.state import Carried
+
+T = TypeVar("T")
+
+Headers = list[tuple[bytes, bytes]]
+
+_logger = logging.getLogger("cookiesession")
+
+
+class SealedCookies:
+    """The cookies of one name, sealed for one `purpose`."""
+
+    def __init__(self, configuration: Configuration, purpose: str) -> None:
+        self._keys = configuration.keys
+        self._cookie: Final = configuration.cookie
+        self._reporter = configuration.reporter
+        self._compress = configuration.compress
+        self._names = chunks.names(self._cookie.full_name)
+        self._scanner = cookies.scanner(self._cookie.full_name)
+        self._max_chunks = self._cookie.max_chunks
+        self._room = self._cookie.room
+        self._capacity = chunks.capacity(self._room, self._max_chunks)
+        self._binding = envelope.bind(purpose, self._cookie.full_name)
+        self._warned_of_chunks = False
+
+    def open(self, carried: Carried, decode: Callable[[bytes], T], now: int) -> T | None:
+        """What `decode` makes of the first payload that opens and is valid now; fills in `carried`.
+
+        Without a key where there is none. `decode` refuses as a codec does.
+        """
+        ring = self._keys.current(now)
+        carried.brought, candidates = chunks.gather(cookies.read(carried.headers, self._scanner), self._max_chunks)
+        for parts in candidates:
+            try:
+                token = chunks.join(parts)
+                try:
+                    plaintext, key = envelope.open(token, ring, self._binding, now=now)
+                except InvalidToken as invalid:
+                    ring = ring_after(invalid, self._keys, now)
+                    plaintext, key = envelope.open(token, ring, self._binding, now=now)
+                payload = unpack(plaintext, now)
+                data = decode(payload.data)
+            except InvalidToken as invalid:
+                self._reporter.report(Rejected(reason=invalid.reason, path=invalid.path))
+            except DECODING_ERRORS:
+                self._reporter.report(Rejected(reason="undecodable"))
+            else:
+                carried.payload = payload
+                carried.key = key
+                carried.rotated = key is not ring.primary
+                if self._reporter.debugging():
+                    primary, size = not carried.rotated, len(token)
+                    self._reporter.report(Opened(key_id=key.id, primary=primary, size=size, chunks=len(parts)))
+                return data
+        carried.key = None
+        return None
+
+    def write(self, carried: Carried, payload: Payload, now: int, *, resealed: bool = False) -> Headers:
+        """The headers that put `payload` into the cookies. Raises `SessionTooLarge`, without the largest entries."""
+        key = self._keys.current(now).primary
+        if self._compress and len(payload.data) > MAX_ENCODED:
+            raise self._too_large(len(payload.data), MAX_ENCODED)
+        token = envelope.seal(pack(payload, compress=self._compress), key, self._binding, now=now)
+        if len(token) > self._capacity:
+            raise self._too_large(len(token), self._capacity)
+        age = max(payload.ends_at() - now, 1) if payload.flags & PERSISTENT else None
+        if len(token) <= self._room:
+            headers = [(b"set-cookie", self._cookie.line(self._names[0], token, age))]
+        else:
+            self._warn_of_chunks()
+            values = zip(self._names, chunks.split(token, self._room), strict=False)
+            headers = [(b"set-cookie", self._cookie.line(name, value, age)) for name, value in values]
+        count = len(headers)
+        for index in carried.brought:
+            if index >= count:
+                headers.append(self._deletion(index))
+        if self._reporter.debugging():
+            self._reporter.report(_sealed(key, carried.key if resealed else None, len(token), count))
+        carried.brought = range(count)
+        carried.key = key
+        carried.payload = payload
+        return headers
+
+    def delete(self, carried: Carried) -> Headers:
+        """The headers that take the cookies away."""
+        headers = [self._deletion(index) for index in carried.brought]
+        if carried.key is not None:
+            self._reporter.report(Cleared())
+        carried.brought = ()
+        carried.key = None
+        return headers
+
+    def fits(self, payload: Payload, now: int) -> bool:
+        """Whether `write()` would not raise."""
+        if len(payload.data) > MAX_ENCODED:
+            return False
+        key = self._keys.current(now).primary
+        return len(envelope.seal(pack(payload, compress=self._compress), key, self._binding, now=now)) <= self._capacity
+
+    def _too_large(self, size: int, limit: int) -> SessionTooLarge:
+        self._reporter.report(TooLarge(size=size, limit=limit))
+        return SessionTooLarge(size, limit, [])
+
+    def _deletion(self, index: int) -> tuple[bytes, bytes]:
+        return b"set-cookie", self._cookie.line(self._names[index], b"", max_age=0)
+
+    def _warn_of_chunks(self) -> None:
+        if not self._warned_of_chunks:
+            self._warned_of_chunks = True
+            _logger.warning(
+                "a session takes more than one cookie: a proxy in front must take response headers of over 4 KB "
+                "(nginx: proxy_buffer_size 16k; its default answers 502)"
+            )
+
+
+def _sealed(key: Key, resealed_from: Key | None, size: int, count: int) -> Sealed | Resealed:
+    if resealed_from is None:
+        return Sealed(key_id=key.id, size=size, chunks=count)
+    return Resealed(key_id=key.id, old_key_id=resealed_from.id, size=size, chunks=count)
