@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 import pytest
 from click.testing import CliRunner
 from filelock import FileLock
+from victims import STRACE, Victims, victims
 
 from cookiesession import Key, KeyFile
 from cookiesession.cli import cli, files
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 PYTHON = (sys.executable, "-W", "error")
 KEYS = (*PYTHON, "-m", "cookiesession", "keys")
 LIMIT = 60  # seconds: no process of these tests needs that long
-STRACE = shutil.which("strace")
 NOBODY = 65534
 LOCK, FRESH = ".keys.toml.lock", ".keys.toml.new"
 
@@ -441,6 +441,28 @@ def strace() -> str:
     return STRACE
 
 
+# Runs a command in the same Python as the tests, but with nothing to import any more.
+COMMAND = """
+import contextlib, io, sys
+from cookiesession.cli import cli
+
+def call(*arguments):
+    cli(["keys", *arguments], standalone_mode=False)
+    return 0
+
+with contextlib.redirect_stdout(io.StringIO()):
+    call("add", sys.argv[1])
+    call("rotate", sys.argv[1])
+"""
+
+
+@pytest.fixture(scope="module")
+def commands(strace: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Victims]:
+    """Processes that run one command each."""
+    with victims(COMMAND, str(tmp_path_factory.mktemp("commands") / "keys.toml")) as processes:
+        yield processes
+
+
 def traced(
     strace: str, path: Path, *arguments: str, inject: str | None = None, only: str | None = None
 ) -> tuple[subprocess.CompletedProcess[str], list[str]]:
@@ -449,13 +471,21 @@ def traced(
     `inject` is what strace does at one of them; `only` narrows them down to those about one name.
     """
     log = path.parent.with_suffix(".log")
-    about = [".", path.name, LOCK, FRESH] if only is None else [only]
-    options = ["-e", "trace=%file,%desc", "-o", str(log)]
-    options += [option for each in about for option in ("-P", str(path.parent / each))]
-    options += [] if inject is None else ["-e", f"inject={inject}"]
-    command = (strace, *options, *KEYS, arguments[0], str(path), *arguments[1:])
+    command = (strace, "-o", str(log), *options(path, inject, only), *KEYS, arguments[0], str(path), *arguments[1:])
     ended = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, check=False)  # noqa: S603  ours
-    return ended, re.findall(r"^\w+\(.*", log.read_text(), flags=re.MULTILINE)
+    return ended, calls_in(log)
+
+
+def options(path: Path, inject: str | None, only: str | None = None) -> list[str]:
+    """Those of strace."""
+    about = [".", path.name, LOCK, FRESH] if only is None else [only]
+    narrowed = [option for each in about for option in ("-P", str(path.parent / each))]
+    return ["-e", "trace=%file,%desc", *narrowed, *([] if inject is None else ["-e", f"inject={inject}"])]
+
+
+def calls_in(log: Path) -> list[str]:
+    """The system calls that strace has noted."""
+    return re.findall(r"^\w+\(.*", log.read_text(), flags=re.MULTILINE)
 
 
 def name(call: str) -> str:
@@ -469,7 +499,7 @@ CHANGING = re.compile(r"(mkdir|openat\(.*O_CREAT|fchown|write|fsync|rename|unlin
 
 @pytest.mark.parametrize(("command", "which"), [("rotate", re.compile("")), ("add", CHANGING)], ids=["rotate", "add"])
 def test_writer_that_is_killed_leaves_a_whole_file(
-    strace: str, tmp_path: Path, path: Path, command: str, which: re.Pattern[str]
+    commands: Victims, tmp_path: Path, path: Path, command: str, which: re.Pattern[str]
 ) -> None:
     """By `kill -9` before each of its system calls in turn: the file is the old or the new one, and the next run works.
 
@@ -484,20 +514,21 @@ def test_writer_that_is_killed_leaves_a_whole_file(
             shutil.copy(path, made)
         return made / "keys.toml"
 
+    def run(copy: Path, inject: str | None = None) -> tuple[int, list[str]]:
+        log = copy.parent.with_suffix(".log")
+        return commands.call((command, str(copy)), *options(copy, inject), log=log), calls_in(log)
+
     def killed(number: int) -> tuple[Path, int, list[str]]:
         so_far = [name(call) for call in calls[: number + 1]]
         copy = directory(number)
-        inject = f"{so_far[-1]}:signal=KILL:when={so_far.count(so_far[-1])}"
-        ended, until = traced(strace, copy, command, inject=inject)
-        return copy, ended.returncode, until
+        return copy, *run(copy, f"{so_far[-1]}:signal=KILL:when={so_far.count(so_far[-1])}")
 
-    ended, calls = traced(strace, directory(999), command)
-    assert ended.returncode == 0
+    returncode, calls = run(directory(999))
+    assert returncode == 0
     lasting = [name(call)[:6] for call in calls if name(call).startswith(("flock", "write", "fsync", "rename"))]
     assert ["flock", "write", "fsync", "rename", "fsync", "flock"] == lasting[-6:]
-    with ThreadPoolExecutor(3) as pool:
-        numbers = [number for number, call in enumerate(calls) if which.match(call)]
-        ends = list(pool.map(killed, numbers))
+    numbers = [number for number, call in enumerate(calls) if which.match(call)]
+    ends = [killed(number) for number in numbers]
 
     assert len(ends) >= 10
     for number, (copy, returncode, until) in zip(numbers, ends, strict=True):
