@@ -1,14 +1,15 @@
-"""What the tests share: Hypothesis without deadlines, the test data of others, and the words of an exception."""
+"""What the tests share: how Hypothesis searches, the test data of others, and the words of an exception."""
 
 from __future__ import annotations
 
 import json
+import os
 import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, Phase, settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,8 +17,17 @@ if TYPE_CHECKING:
 # Read where it is and not copied: see the README beside it for origins and licences.
 FOREIGN = Path(__file__).parents[2] / "shared" / "vectors"
 
-settings.register_profile("cookiesession", deadline=None, print_blob=True)  # a busy machine is no failure
-settings.load_profile("cookiesession")
+# A busy machine is no failure, neither of what is tested nor of what makes the examples.
+settings.register_profile("cookiesession", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
+# The same examples in every run. The first that fails tells: making it small takes minutes, and more than a test has.
+settings.register_profile(
+    "ci",
+    settings.get_profile("cookiesession"),
+    derandomize=True,
+    database=None,
+    phases=[Phase.explicit, Phase.generate],
+)
+settings.load_profile("ci" if "CI" in os.environ else "cookiesession")
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 import random
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import httpx
 import pytest
+from ports import free_port
 
 from cookiesession import Key
 
@@ -65,8 +65,7 @@ class Site:
 @contextlib.asynccontextmanager
 async def site_at(outage: Outage, deadline: float, folder: Path) -> AsyncIterator[Site]:
     """Such a process, whose store has `deadline` seconds for a call. In its log is nothing but refusals."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
+    port = free_port()
     command = ("-m", "uvicorn", "--factory", "outage_app:from_environment", "--host", "127.0.0.1", "--port", str(port))
     environment = {
         **os.environ,

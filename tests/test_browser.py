@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 COOKIE = "__Host-demo_session"
-LIMIT = 100  # seconds, for all of this file
-WAIT = 10_000  # milliseconds, for one thing to appear
+LIMIT = 900  # seconds, for all of this file on a busy machine
+WAIT = 30_000  # milliseconds, for one thing to appear
 SWITCHES = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
@@ -72,6 +72,7 @@ def browser(certificate: Path) -> Iterator[Browser]:
     assert CHROMIUM, "CI has to install Chromium"
     public_key = x509.load_pem_x509_certificate(certificate.read_bytes()).public_key()
     pin = hashlib.sha256(public_key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).digest()
+    expect.set_options(timeout=WAIT)
     trust = f"--ignore-certificate-errors-spki-list={base64.b64encode(pin).decode()}"
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=[*SWITCHES, trust])

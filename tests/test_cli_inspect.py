@@ -268,7 +268,7 @@ def test_somebody_at_a_terminal_is_told_what_to_do() -> None:
 
 
 @given(st.binary(max_size=200))
-@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_any_bytes_give_a_report(text: bytes) -> None:
     """Printable, with the status 1."""
     result = run(text)

@@ -26,6 +26,7 @@ OLD, NEW = Key.generate(), Key.generate()
 NOW = datetime.fromtimestamp(START, UTC)
 HOUR = timedelta(hours=1)
 CHECK = 5  # seconds, the default
+WAIT = 30  # seconds, for one reading on a busy machine
 
 
 def toml(*keys: Key, activates: datetime = NOW - HOUR, retires: datetime | None = None) -> str:
@@ -71,11 +72,17 @@ def opened(path: Path, clock: Clock, seen: list[Event]) -> KeyFile:
     return KeyFile(path, clock=clock, on_event=seen.append)
 
 
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request that waits for a reading waits until it is done, and not for a quarter of a second."""
+    monkeypatch.setattr("cookiesession.keyfile._PATIENCE", WAIT)
+
+
 def check(file: KeyFile, clock: Clock) -> tuple[Key, ...]:
     """Lets the next check pass, and gives the keys that are in use after it."""
     clock.now += CHECK
     file.current(clock())
-    file._reader.join(10)
+    file._reader.join(WAIT)
     return file.current(clock()).keys
 
 
@@ -177,7 +184,7 @@ def test_change_counts_after_the_interval_and_not_before(opened: KeyFile, path: 
     write(path, toml(OLD, NEW))
 
     before = opened.current(START + CHECK - 1).keys
-    opened._reader.join(10) if opened._reader.ident else None
+    opened._reader.join(WAIT) if opened._reader.ident else None
     still = opened.current(START + CHECK - 1).keys
     after = check(opened, clock)
 
@@ -353,6 +360,7 @@ def test_wide_permissions_are_warned_of(path: Path, caplog: pytest.LogCaptureFix
 # Tokens that name an unknown key
 
 
+@pytest.mark.usefixtures("patient")
 def test_refresh_reads_at_once(opened: KeyFile, path: Path, clock: Clock) -> None:
     """The request that brought a token of a new key gets it opened."""
     write(path, toml(OLD, NEW))
@@ -361,6 +369,7 @@ def test_refresh_reads_at_once(opened: KeyFile, path: Path, clock: Clock) -> Non
     assert opened.refresh(clock()).keys == (NEW, OLD)
 
 
+@pytest.mark.usefixtures("patient")
 def test_refresh_reads_once_a_second_at_most(opened: KeyFile, path: Path, clock: Clock) -> None:
     """Ten thousand forged tokens are one reading."""
     clock.now += 1
@@ -380,9 +389,10 @@ def _let_go(reader: threading.Thread, pipe: Path) -> None:
     writer = os.open(pipe, os.O_WRONLY)
     write(pipe, toml(OLD))
     os.close(writer)
-    reader.join(10)
+    reader.join(WAIT)
 
 
+@pytest.mark.usefixtures("patient")
 @pytest.mark.parametrize("verb", ["current", "refresh"])
 def test_first_request_after_a_pause_waits_for_the_file(opened: KeyFile, path: Path, clock: Clock, verb: str) -> None:
     """Nobody has asked for hours: what this process knows is that old."""
@@ -394,6 +404,7 @@ def test_first_request_after_a_pause_waits_for_the_file(opened: KeyFile, path: P
     assert ring.keys == (NEW,)
 
 
+@pytest.mark.usefixtures("patient")
 def test_unknown_key_waits_for_a_reading_that_runs_already(opened: KeyFile, path: Path, clock: Clock) -> None:
     """The request itself has begun it, when it asked for the ring."""
     write(path, toml(OLD, NEW))
@@ -445,7 +456,7 @@ def test_process_without_room_for_a_thread_keeps_its_keys(
 
 CHILD = """
 import os, sys, time
-from cookiesession import KeyFile
+from cookiesession import KeyFile, keyfile
 path, old, new = sys.argv[1:]
 file = KeyFile(path)
 before = file.current(time.time())
@@ -456,6 +467,7 @@ if os.fork():
     status = os.waitstatus_to_exitcode(os.wait()[1])
     os._exit(status)
 os.rename(new, path)
+keyfile._PATIENCE = 20  # a quarter of a second may be too little on a busy machine
 os._exit(0 if file.refresh(time.time() + 20).keys != before.keys else 1)
 """
 

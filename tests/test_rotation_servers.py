@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import socket
 import ssl
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 import httpx
 import pytest
+from ports import free_port
 from rotation_app import LIFETIME
 
 from cookiesession import base64url
@@ -38,9 +38,9 @@ DEADLINE: Final = 80  # seconds for the rotations; they take a third of that
 # What `rotate` is told. The servers read the file every second, and all go by one clock.
 RULES: Final = ("--propagation", "3s", "--lifetime", brief(LIFETIME))
 
-# Seconds between the requests of a client, of which there are 16 busy ones. The others come back so late that their
+# Seconds between the requests of a client, of which there are 12 busy ones. The others come back so late that their
 # cookies are under keys that were replaced several times.
-PAUSES: Final = (*[0.1] * 16, *[8.0] * 4)
+PAUSES: Final = (*[0.2] * 12, *[8.0] * 4)
 
 
 @dataclass
@@ -97,8 +97,7 @@ def urls(key_file: Path, tmp_path: Path) -> Iterator[list[str]]:
 @contextlib.contextmanager
 def server(key_file: Path, log: Path) -> Iterator[str]:
     """The URL of a server of two processes, on a port that was free."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
+    port = free_port()
     command = ("uvicorn", "--factory", "rotation_app:create_app", "--workers", "2", "--log-level", "warning")
     with (
         log.open("wb") as output,
@@ -167,7 +166,7 @@ async def rotate_under_load(path: Path, traffic: Traffic) -> set[str]:
         while first <= held or not ids <= traffic.sealed_by:
             held = await rotate(path, every="1s" if len(ids) <= ROTATIONS else "1h")
             ids = ids | held
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.5)  # a key is due every second
         traffic.stop.set()
     return ids
 

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from cookiesession import Session
     from cookiesession.stores import Record
 
+pytestmark = pytest.mark.timeout(900)  # seconds: outside CI, Hypothesis makes what breaks a claim smaller
+
 ADA: Final = "ada"  # whose session the requests begin with
 IDLE: Final = 1000  # seconds
 LARGE: Final = "x" * 8000  # more than two cookies hold

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any, Final
 import httpx
 import pytest
 import trustme
-from websockets.sync.client import connect
+from ports import free_port
+from websockets.asyncio.client import connect
 
 from cookiesession import Key
 
@@ -98,8 +99,7 @@ def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     certificate.cert_chain_pems[0].write_to_path(folder / "chain.pem")
     tls = ssl.create_default_context()
     authority.configure_trust(tls)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
+    port = free_port()
     places = {"port": port, "chain": folder / "chain.pem", "key": folder / "key.pem"}
     arguments = [sys.executable, "-m", *(word.format(**places) for word in command)]
     environment = {**os.environ, "SESSION_KEYS": Key.generate().export()}
@@ -381,9 +381,14 @@ def handshake(site: Site, cookie: str) -> tuple[dict[str, Any], list[str]]:
     """What the application tells over a websocket, and the Set-Cookie lines of its accept."""
     headers = {"Cookie": f"theme=dark; {cookie}; locale=en-GB"}
     url = f"wss://127.0.0.1:{site.port}/socket"
-    with connect(url, ssl=site.tls, additional_headers=headers, open_timeout=WAIT, proxy=None) as websocket:
-        assert websocket.response
-        return json.loads(websocket.recv(timeout=WAIT)), websocket.response.headers.get_all("Set-Cookie")
+
+    async def talk() -> tuple[dict[str, Any], list[str]]:
+        options: dict[str, Any] = {"ssl": site.tls, "additional_headers": headers, "proxy": None}
+        async with asyncio.timeout(WAIT), connect(url, **options) as websocket:
+            assert websocket.response
+            return json.loads(await websocket.recv()), websocket.response.headers.get_all("Set-Cookie")
+
+    return asyncio.run(talk())  # a client with a thread that reads would use one TLS object in two threads
 
 
 @on_http1

@@ -195,12 +195,12 @@ def test_process_that_is_forked_under_a_lock_does_not_keep_it(tmp_path: Path) ->
 
 
 @may_fork
-def test_process_that_is_stopped_holds_up_writers_of_its_directory_alone(tmp_path: Path) -> None:
+def test_process_that_is_stopped_holds_up_writers_of_its_directory_alone(store: FileStore) -> None:
     """Until their deadline; readers read, and when it is killed all is well. Cases 86 and 90."""
-    store = FileStore(tmp_path / "sessions", timeout=timedelta(seconds=0.3), sync=False)
+    hasty = FileStore(store.directory, timeout=timedelta(seconds=0.3), sync=False)
     elsewhere = b"e" * KEY_LENGTH
     asyncio.run(store.create(KEY, living()))
-    shard = os.open(tmp_path / "sessions" / "records" / KEY.hex()[:2], os.O_RDONLY)
+    shard = os.open(store.directory / "records" / KEY.hex()[:2], os.O_RDONLY)
     holder = os.fork()
     if holder == 0:
         while True:
@@ -212,7 +212,7 @@ def test_process_that_is_stopped_holds_up_writers_of_its_directory_alone(tmp_pat
 
         started = time.monotonic()
         with pytest.raises(StoreUnavailable, match=r"did not answer within 0\.3 s"):
-            asyncio.run(store.replace(KEY, living(b"1", 2), 1))
+            asyncio.run(hasty.replace(KEY, living(b"1", 2), 1))
         waited = time.monotonic() - started
         read = asyncio.run(store.load(KEY))
         written = asyncio.run(store.create(elsewhere, living()))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,7 +14,7 @@ from cookiesession import StoreUnavailable
 from cookiesession.stores.file.threads import Threads
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from concurrent.futures import Future
 
 WAIT = 30  # seconds, for one thing to happen
@@ -32,6 +33,14 @@ def hang(threads: Threads, release: threading.Event, count: int) -> list[Future[
     return [threads.submit(lambda: release.wait(WAIT)) for _ in range(count)]
 
 
+def until(condition: Callable[[], object]) -> None:
+    """Waits for what another thread does."""
+    deadline = time.monotonic() + WAIT
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
 def test_answer_and_exception_come_back() -> None:
     """To whoever waits for them, on whatever loop."""
     threads = Threads(running=1, waiting=1)
@@ -45,7 +54,9 @@ def test_thread_waits_for_more_work_and_then_ends(monkeypatch: pytest.MonkeyPatc
     """The next call need not start one; and none is left of a store that is no longer used."""
     threads = Threads(running=1, waiting=10)
 
+    monkeypatch.setattr("cookiesession.stores.file.threads._IDLE", WAIT)
     first, second = (threads.submit(threading.current_thread).result(WAIT) for _ in range(2))
+    until(lambda: threads._crew._idle)
     monkeypatch.setattr("cookiesession.stores.file.threads._IDLE", 0.01)
     last = threads.submit(threading.current_thread).result(WAIT)
     last.join(WAIT)
