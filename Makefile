@@ -26,8 +26,12 @@ tests: $(READY)
 slow: $(READY)  ## what takes minutes: simulations and fuzzing of which `test` runs a slice
 	$(BIN)/pytest -m slow --timeout 3600 $(ARGS)
 
-bench: $(READY)  ## the benchmarks, side by side with Starlette's own sessions
+bench: $(READY)  ## the benchmarks, beside other libraries and the bare primitives
 	$(BIN)/python benchmarks/requests.py $(ARGS)
+	$(BIN)/python benchmarks/scaling.py $(ARGS)
+	$(BIN)/python benchmarks/concurrency.py $(ARGS)
+	$(BIN)/python benchmarks/instructions.py $(ARGS)
+	$(BIN)/python benchmarks/memory.py $(ARGS)
 	$(BIN)/python benchmarks/stores.py $(ARGS)
 
 $(READY): pyproject.toml

@@ -59,10 +59,16 @@ OTHER_COOKIES: Final = (
 )
 # 100 bytes of JSON, spelled as json.dumps() and so Starlette's middleware does.
 SMALL: Final = {"user_id": 1234567, "name": "Ada", "theme": "dark", "admin": False, "views": 112, "at": 1790000000}
+# The same with something inside something.
+SMALL_CART: Final = {
+    "user_id": 123,
+    "views": 112,
+    "cart": [{"sku": "TEA-0", "name": "Tea", "count": 1, "cents": 1250}],
+}
 
 # Columns of words; all others are of numbers.
 WORDS: Final = frozenset(
-    {"case", "algorithm", "session", "import", "third-party packages", "unwanted"}
+    {"case", "algorithm", "session", "import", "third-party packages", "unwanted", "protection", "of"}
     | {"store", "library", "time", "request", "commands"}
 )
 
@@ -84,6 +90,11 @@ def session(size: int) -> dict[str, Any]:
 def json_size(data: dict[str, Any]) -> int:
     """The bytes of `data` as Starlette's middleware encodes it."""
     return len(json.dumps(data))
+
+
+def kilobytes(size: int) -> str:
+    """A size as people say it."""
+    return f"{size / 1024:.1f} KB".replace(".0 ", " ")
 
 
 def other_cookies(count: int) -> list[bytes]:
@@ -154,5 +165,5 @@ def environment(*names: str) -> str:
 
 
 def printer() -> Console:
-    """Where to print: with the width of the terminal, or wide enough for every table."""
-    return Console(width=None if sys.stdout.isatty() else 200, highlight=False)
+    """Where to print: with the width of the terminal, or no line broken."""
+    return Console(width=None if sys.stdout.isatty() else 1000, highlight=False)
