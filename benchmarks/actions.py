@@ -61,7 +61,7 @@ def keep(kept: list[Any]) -> Action:
         kept[:] = [session.get("views"), *(item["count"] for item in session.get("cart", [])[:1])]
 
     def model(data: Any) -> None:
-        kept[:] = [data.views, *(item.count for item in data.cart[:1])]
+        kept[:] = [data.views, *(item.count for item in getattr(data, "cart", [])[:1])]
 
     return Action("keep", mapping, model)
 

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -141,12 +141,29 @@ class Report:
 
     def show(self, console: Console) -> None:
         """Prints it; as Markdown where the output is not a terminal."""
-        table = Table(box=box.ROUNDED if console.is_terminal else box.MARKDOWN)
+        if not console.is_terminal:
+            notes = (self.notes, "") if self.notes else ()
+            console.print("\n".join(("", f"### {self.title}", "", *notes, *self._lines())), markup=False)
+            return
+        table = Table(box=box.ROUNDED)
         for column in self.columns:
             table.add_column(column, justify="left" if column in WORDS else "right")
         for row in self.rows:
             table.add_row(*row)
         console.print(f"\n[bold]{self.title}[/bold]\n{self.notes}", table)
+
+    def _lines(self) -> Iterator[str]:
+        widths = [max(map(len, cells)) for cells in zip(self.columns, *self.rows, strict=True)]
+        padded = [(width, name in WORDS) for width, name in zip(widths, self.columns, strict=True)]
+        rule = [f"{'-' * (width + 1)}{'-' if is_text else ':'}" for width, is_text in padded]
+        yield f"| {' | '.join(name.ljust(width) for width, name in zip(widths, self.columns, strict=True))} |"
+        yield f"|{'|'.join(rule)}|"
+        for row in self.rows:
+            cells = (
+                cell.ljust(width) if is_text else cell.rjust(width)
+                for cell, (width, is_text) in zip(row, padded, strict=True)
+            )
+            yield f"| {' | '.join(cells)} |"
 
 
 def processor() -> str:

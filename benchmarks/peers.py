@@ -53,6 +53,8 @@ class Peer:
     """The same without sessions."""
     rotates: bool = False
     """Whether it takes two keys."""
+    small: Callable[[Action | None, int], ASGIApp] | None = None
+    """The application for sessions of six fields, where it is another."""
 
     @property
     def title(self) -> str:
@@ -86,8 +88,8 @@ class ItemStruct(msgspec.Struct):
     cents: int
 
 
-class VisitorStruct(msgspec.Struct):
-    """The session of `measuring.session()`."""
+class SmallStruct(msgspec.Struct):
+    """The session of 100 bytes."""
 
     user_id: int = 0
     name: str = ""
@@ -95,6 +97,11 @@ class VisitorStruct(msgspec.Struct):
     admin: bool = False
     views: int = 0
     at: int = 0
+
+
+class LargeStruct(SmallStruct):
+    """The others."""
+
     cart: list[ItemStruct] = []
     note: str = ""
 
@@ -108,8 +115,8 @@ class Item(pydantic.BaseModel):
     cents: int
 
 
-class Visitor(pydantic.BaseModel):
-    """The session of `measuring.session()`."""
+class SmallModel(pydantic.BaseModel):
+    """The session of 100 bytes."""
 
     user_id: int = 0
     name: str = ""
@@ -117,6 +124,11 @@ class Visitor(pydantic.BaseModel):
     admin: bool = False
     views: int = 0
     at: int = 0
+
+
+class LargeModel(SmallModel):
+    """The others."""
+
     cart: list[Item] = []
     note: str = ""
 
@@ -173,8 +185,22 @@ PEERS: Final = [
     OURS,
     Peer("cookiesession", "AES-256-GCM", ours("aes-256-gcm"), bare, rotates=True),
     Peer("cookiesession", "Fernet", ours("fernet"), bare, rotates=True),
-    Peer("cookiesession, Struct", "XAES-256-GCM", ours(model=VisitorStruct), bare, rotates=True),
-    Peer("cookiesession, pydantic", "XAES-256-GCM", ours(model=Visitor), bare, rotates=True),
+    Peer(
+        "cookiesession, Struct",
+        "XAES-256-GCM",
+        ours(model=LargeStruct),
+        bare,
+        rotates=True,
+        small=ours(model=SmallStruct),
+    ),
+    Peer(
+        "cookiesession, pydantic",
+        "XAES-256-GCM",
+        ours(model=LargeModel),
+        bare,
+        rotates=True,
+        small=ours(model=SmallModel),
+    ),
     STARLETTE,
     Peer("starlette-securecookies", "signed, Fernet", securecookies, bare, rotates=True),
     Peer("starsessions", "signed", starsessions(), bare),

@@ -146,7 +146,7 @@ def table_report(table: Table, found: Results) -> Report:
         compared = row[0] is not None and row[0].contender is not None
         share = middle(shares(of(found[cases[0]], OURS), of(found[cases[0]], peer)), 2) if compared else ""
         rows.append((peer.name, peer.protection, *cells, share))
-    notes = [f"{mark} {meaning}." for mark, meaning in MARKS.items() if mark in used]
+    notes = [f"{mark}: {meaning}." for mark, meaning in MARKS.items() if mark in used]
     columns = ["no cookie" if case.size is None else kilobytes(case.size) for case in cases]
     return Report(table.title, "\n".join(notes), ("library", "protection", *columns, f"share, {columns[0]}"), rows)
 
@@ -163,12 +163,12 @@ def cell(entry: Entry | None) -> str:
 async def main() -> None:
     """Measures, prints and draws."""
     parser = argparse.ArgumentParser(description="What a session adds to a request, beside other libraries.")
-    parser.add_argument("--rounds", type=int, help="how often each case runs (default: 40, or 5)")
+    parser.add_argument("--rounds", type=int, help="how often each case runs (default: 30, or 5)")
     parser.add_argument("--block", type=int, default=BLOCK, help="requests that are timed together")
     parser.add_argument("--cookies", type=int, default=4, help="cookies besides the session's (default: %(default)s)")
     parser.add_argument("--quick", action="store_true", help="5 rounds, and no plot")
     options = parser.parse_args()
-    rounds = options.rounds or (5 if options.quick else 40)
+    rounds = options.rounds or (5 if options.quick else 30)
     logging.getLogger("cookiesession").setLevel(logging.ERROR)  # it warns of the second chunk
     found = await results(rounds, options.block, options.cookies)
     console = printer()
