@@ -131,18 +131,26 @@ class Saving(Generic[T]):
 
     async def end(self, held: Held) -> None:
         """Removes a record and what it was renewed to, whatever others do to it meanwhile."""
+        left = await self._chain(held)
         for _ in range(ATTEMPTS):
-            successor = held.payload.superseded_by
-            newer = await self._records.load_key(successor) if successor else None
-            if newer is not None:
-                await self.end(newer)
-            if await self.remove(held):
+            # The newest first: where the store fails half-way, an old id still leads to what is left.
+            while left and await self.remove(left[-1]):
+                left.pop()
+            if not left:
                 return
-            newest = await self._records.load(held.payload.id)
-            if newest is None:
-                return
-            held = newest
+            newest = await self._records.load(left.pop().payload.id)
+            left += [] if newest is None else await self._chain(newest)
         raise StoreUnavailable(f"the session changed {ATTEMPTS} times while it was ended")
+
+    async def _chain(self, held: Held) -> list[Held]:
+        """A record, what it was renewed to, what that was renewed to, and so on."""
+        chain = [held]
+        while successor := chain[-1].payload.superseded_by:
+            newer = await self._records.load_key(successor)
+            if newer is None:
+                break
+            chain.append(newer)
+        return chain
 
     async def transact(self, id: bytes, change: Callable[[T], T | None]) -> Held:
         """Has `change` change the newest record. Raises `SessionEnded` where there is none any more."""

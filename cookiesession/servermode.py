@@ -199,6 +199,7 @@ class ServerMode(Rules[T], Generic[T]):
         if held is None or state.payload.id != held.payload.id:
             return False  # the client does not learn of a new id, and keeps what is in its cookie
         if is_over and await self._ended(state):
+            state.settle(replace(state.payload, data=encoded))
             return True
         self.codec.verify(data, encoded)
         saved = await self._store(state, self.used(state.payload, encoded, int(self.clock())))
@@ -271,12 +272,14 @@ class ServerMode(Rules[T], Generic[T]):
         return True
 
     async def _ended(self, state: ServedState[T]) -> bool:
-        """Removes the record. False where it was only emptied, and has changed meanwhile."""
-        if state.held is not None and not state.blank:
-            is_old = state.held.payload.superseded_by is not None  # and has to go on naming what it was renewed to
-            if not is_old and not await self._saving.remove(state.held):
+        """Removes the record. False where it was only emptied, and others have changed or renewed the session."""
+        held = state.held
+        if held is not None and not state.blank:
+            # By an earlier save of this request, their changes may be in the record already.
+            is_theirs = held.payload.superseded_by is not None or held.payload.data != state.payload.data
+            if is_theirs or not await self._saving.remove(held):
                 return False
-            state.held = None  # and not what it may have been renewed to: that was not emptied
+            state.held = None
         await self._end(state)
         return True
 
@@ -286,7 +289,7 @@ class ServerMode(Rules[T], Generic[T]):
             state.held = None
 
     def _delete(self, state: ServedState[T], encoded: bytes) -> Headers:
-        headers = [] if state.payload.superseded_by is not None else self._tickets.delete(self._look(state))
+        headers = self._tickets.delete(self._look(state))
         state.settle(replace(state.payload, data=encoded))
         return headers
 

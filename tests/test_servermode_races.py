@@ -13,6 +13,8 @@ from test_servermode import GRACE, NAME, RING, Site, scenario
 from cookiesession import (
     ConfigurationError,
     Cookie,
+    Key,
+    KeyRing,
     SessionEnded,
     SessionManager,
     SessionTooLarge,
@@ -827,3 +829,283 @@ async def test_change_that_another_renewal_leaves_behind_is_reported() -> None:
 
         assert [LateWrite()] == site.of(LateWrite)
         assert {"a": 1} == await site.read()
+
+
+# 10. ends that come late, or by an old id
+
+
+async def _renewed(site: Site, jar: dict[bytes, bytes] | None = None) -> list[bytes]:
+    session = await site.open(jar)
+    session.renew()
+    return await site.save(session)
+
+
+@scenario
+async def test_late_logout_ends_what_another_request_has_renewed() -> None:
+    """Also where this one wanted to renew it too, and was slower. Nothing is lost by that, and nothing reported."""
+    for renews in (False, True):
+        site = Site()
+        await site.put(user="ada")
+        leaving = await site.open()
+        await _renewed(site)
+        if renews:
+            leaving.renew()
+        leaving.mark_accessed()
+        await site.save(leaving)
+        site.events.clear()
+
+        leaving.clear()
+        await site.manager.save_late(leaving)
+
+        assert 0 == len(site.store)
+        assert (await site.open()).is_new
+        assert [] == site.of(LateWrite)
+
+
+@scenario
+async def test_late_logout_counts_where_the_store_had_failed_at_first() -> None:
+    """The request went on without a session, and the store is back."""
+    site = Site(on_store_error="anonymous")
+    await site.put(user="ada")
+    site.store.failing = {"load"}
+    leaving = await site.open()
+    leaving.mark_accessed()
+    await site.save(leaving)
+    site.store.failing = set()
+
+    leaving.clear()
+    await site.manager.save_late(leaving)
+
+    assert 0 == len(site.store)
+    assert [] == site.of(LateWrite)
+
+
+@pytest.mark.parametrize("comes", ["with a cookie", "without"])
+@scenario
+async def test_late_logout_of_nobody_is_none(comes: str) -> None:
+    """Of a session that another request has ended, or that never was."""
+    site = Site()
+    if comes == "with a cookie":
+        await site.put(user="ada")
+        site.store._records.clear()
+    leaving = await site.open()
+    await site.save(leaving)
+
+    leaving.clear()
+    await site.manager.save_late(leaving)
+
+    assert [] == site.of(LateWrite)
+
+
+@scenario
+async def test_late_logout_of_an_overflow_that_is_in_the_store_counts() -> None:
+    """As it does without overflow."""
+    site = Site(overflow=True)
+    await site.put(text=BIG)
+    leaving = await site.open()
+    leaving.mark_accessed()
+    await site.save(leaving)
+
+    leaving.clear()
+    await site.manager.save_late(leaving)
+
+    assert 0 == len(site.store)
+    assert [] == site.of(LateWrite)
+
+
+@scenario
+async def test_late_emptying_ends_a_session_that_nobody_has_changed() -> None:
+    """A background task that takes out the last entry. However often the end is saved, nothing is lost."""
+    site = Site()
+    await site.put(flash="saved")
+    popping = await site.open()
+    popping.mark_accessed()
+    await site.save(popping)
+
+    popping.data.pop("flash")
+    await site.manager.save_late(popping)
+    await site.manager.save_late(popping)
+
+    assert 0 == len(site.store)
+    assert [] == site.of(LateWrite)
+
+
+@pytest.mark.parametrize("when", ["before the response", "after it"])
+@scenario
+async def test_late_emptying_keeps_what_others_have_put_in(when: str) -> None:
+    """What this request has put together with its own change, and its handler does not see, is others' too."""
+    site = Site()
+    await site.put(flash="saved")
+    popping, other = await site.open(), await site.open()
+    if when == "after it":
+        popping.mark_accessed()
+        await site.save(popping)
+    other.data["cart"] = ["tea"]
+    await site.save(other)
+    if when == "before the response":
+        popping.data["mine"] = 1
+        await site.save(popping)
+
+    popping.data.clear()
+    await site.manager.save_late(popping)
+
+    assert {"cart": ["tea"]} == await site.read()
+    assert [] == site.of(LateWrite)
+
+
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("old", ["when it is loaded", "when it is saved"])
+@scenario
+async def test_emptying_under_an_old_id_ends_nothing_and_is_reported(old: str, *, late: bool) -> None:
+    """It is not carried into the renewed session, as no other change is."""
+    site = Site()
+    await site.put(flash="saved")
+    copy = dict(site.jar)
+    popping = await site.open()
+    await _renewed(site)
+    if old == "when it is loaded":
+        popping = await site.open(copy)
+    if late:
+        popping.mark_accessed()
+        await site.save(popping)
+
+    popping.data.pop("flash")
+    if late:
+        await site.manager.save_late(popping)
+    else:
+        assert [] == await site.save(popping)
+
+    assert {"flash": "saved"} == await site.read()
+    assert [LateWrite()] == site.of(LateWrite)
+
+
+@pytest.mark.parametrize("end", ["renewed by another", "ended by another", "cleared", "emptied"])
+@scenario
+async def test_late_transaction_of_an_ended_session_says_so(end: str) -> None:
+    """And changes no data, which nobody would see."""
+    site = Site()
+    await site.put(n=0)
+    session = await site.open()
+    if end == "renewed by another":
+        await _renewed(site)
+        session.renew()
+    elif end == "ended by another":
+        await site.manager.end(session)
+        session.data["b"] = 2
+    elif end == "cleared":
+        session.clear()
+    else:
+        session.data.clear()
+    await site.save(session)
+    before = dict(session.data)
+
+    with pytest.raises(SessionEnded, match="has ended, or been renewed by another request"):
+        await session.transact(lambda data: data.update(n=1))
+
+    assert before == session.data
+
+
+@pytest.mark.parametrize("renewals", [1, 2, 3])
+@scenario
+async def test_old_id_opens_nothing_after_a_logout_by_the_new_one(renewals: int) -> None:
+    """Whoever has stolen it has ten seconds of nothing; with one look more at the store for each renewal."""
+    site = Site()
+    await site.put(user="ada")
+    copy = dict(site.jar)
+    for _ in range(renewals):
+        await _renewed(site)
+    before = await site.open(copy)
+    leaving = await site.open()
+    leaving.clear()
+    await site.save(leaving)
+    site.calls()
+
+    after = await site.open(copy)
+
+    assert {"user": "ada"} == before.data
+    assert {} == after.data
+    assert ["load"] * (renewals + 1) == site.calls()
+
+
+@pytest.mark.parametrize("renewals", [1, 2, 1100])
+@pytest.mark.parametrize("way", ["clear", "late clear", "old cookie", "end"])
+@scenario
+async def test_end_by_an_old_id_ends_whatever_it_was_renewed_to(way: str, renewals: int) -> None:
+    """All in the chain, however long: by a request under way, by a second tab's cookie, by a list of before."""
+    site = Site()
+    await site.put(user="ada")
+    copy, leaving = dict(site.jar), await site.open()
+    leaving.mark_accessed()
+    if way == "late clear":
+        await site.save(leaving)
+    listed = leaving.id_hash
+    for _ in range(renewals):
+        await _renewed(site)
+
+    if way == "end":
+        assert await site.manager.end(listed)
+    else:
+        leaving = await site.open(copy) if way == "old cookie" else leaving
+        leaving.clear()
+        await (site.manager.save_late(leaving) if way == "late clear" else site.save(leaving))
+
+    site.clock.now += 1
+    assert {} == await site.read()
+    assert {} == (await site.open(copy)).data
+    assert 0 == len(site.store)
+
+
+@scenario
+async def test_end_follows_a_renewal_that_comes_meanwhile() -> None:
+    """Of the session that the old id was renewed to, while that is ended."""
+    site = Site()
+    await site.put(user="ada")
+    leaving = await site.open()
+    await _renewed(site)
+    real, races = site.store.load, iter([_renewed(site)])
+
+    async def renew_first(key: bytes) -> Any:
+        record = await real(key)
+        if key.hex() != leaving.id_hash and (race := next(races, None)) is not None:
+            await race
+        return record
+
+    leaving.clear()
+    site.store.load = renew_first  # type: ignore[method-assign]
+    await site.save(leaving)
+
+    assert 0 == len(site.store)
+    assert {} == await site.read()
+
+
+@scenario
+async def test_record_that_does_not_open_is_ended_too() -> None:
+    """Under a key that is gone, say: an administrator has its hash from elsewhere."""
+    site = Site()
+    await site.put(a=1)
+    hash_of_it = (await site.open()).id_hash
+    other = site.another(KeyRing(Key.generate()))
+
+    assert await other.manager.end(hash_of_it)
+    assert not await other.manager.end(hash_of_it)
+    assert 0 == len(site.store)
+
+
+@scenario
+async def test_cookie_of_before_a_renewal_does_not_bring_its_id_back() -> None:
+    """With overflow: the session was small in that cookie, has grown into the store, and was renewed there."""
+    site = Site(overflow=True)
+    await site.put(text="small")
+    small = dict(site.jar)
+    await site.put(text=BIG)
+    await _renewed(site)
+
+    slow = await site.open(small)
+    slow.data["text"] = BIG + "mine"
+    lines = await site.save(slow)
+    site.clock.now += GRACE
+
+    assert [] == lines
+    assert [LateWrite()] == site.of(LateWrite)
+    assert {"text": BIG} == await site.read()
+    assert 1 == len(site.store)
