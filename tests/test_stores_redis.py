@@ -539,11 +539,12 @@ def test_server_of_a_cluster_that_has_not_all_keys_says_what_to_do(nodes: list[S
     async def scenario() -> None:
         async with store_at(nodes[0].url) as store:
             calls = [store.create(new_key(), Record(b"sealed", 1, FOREVER, new_key())) for _ in range(50)]
-            outcomes = await asyncio.gather(*calls, return_exceptions=True)
+            loads = [store.load(new_key()) for _ in range(50)]
+            outcomes = await asyncio.gather(*calls, *loads, return_exceptions=True)
 
         said = {str(outcome) for outcome in outcomes if isinstance(outcome, StoreUnavailable)}
         assert said == {"the Redis server is one of a cluster: its URL is redis+cluster://"}
-        assert {outcome for outcome in outcomes if not isinstance(outcome, StoreUnavailable)} <= {True}
+        assert {outcome for outcome in outcomes if not isinstance(outcome, StoreUnavailable)} <= {True, None}
 
     asyncio.run(scenario())
 
@@ -581,6 +582,24 @@ def test_sentinels_may_have_a_password_of_their_own(tmp_path: Path) -> None:
     asked = options_of(store._made.to_close[1])
     assert (asked["username"], asked["password"]) == ("w", "q")
     assert (options_of(store._client)["username"], options_of(store._client)["password"]) == ("u", "p")
+
+
+@pytest.mark.parametrize(
+    ("url", "waits"),
+    [
+        pytest.param("redis://a", [(None, 3)], id="one-server"),
+        pytest.param("redis://a?socket_timeout=9&socket_connect_timeout=9", [(None, 3)], id="told-otherwise"),
+        pytest.param("redis+sentinel://b,c/main", [(None, 1), (1, 1), (1, 1)], id="sentinel"),
+        pytest.param("redis+cluster://a", [(1, 1)], id="cluster"),
+    ],
+)
+def test_driver_waits_no_longer_than_the_store(url: str, waits: list[tuple[float | None, float]]) -> None:
+    """A third where it may ask another server after that; for commands of one server, the store waits itself."""
+    store = RedisStore(url, timeout=timedelta(seconds=3))
+
+    assert store._made
+    made = [options_of(client) for client in store._made.to_close]
+    assert [(options["socket_timeout"], options["socket_connect_timeout"]) for options in made] == waits
 
 
 def options_of(client: Any) -> dict[str, Any]:

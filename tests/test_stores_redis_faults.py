@@ -9,6 +9,7 @@ import logging
 import os
 import shutil
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import pytest
+import trustme
 from redis.asyncio import Redis
 from redis.crc import key_slot
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -136,6 +138,88 @@ def test_stopped_server_costs_the_deadline(server: Server) -> None:
             assert said == {"the store did not answer within 1.5 s"}
             assert await used.load(key) == record_of(key)
             assert await unused.load(key) == record_of(key)
+
+    asyncio.run(scenario())
+
+
+def test_connection_that_was_cut_off_is_not_used_again(server: Server) -> None:
+    """Its answer still comes when the server goes on, and is nobody's. Cases G80, G84."""
+
+    async def scenario() -> None:
+        async with store_at(f"{server.url}?max_connections=1") as store:
+            mine, other = new_key(), new_key()
+            await store.create(mine, record_of(mine))
+            await store.create(other, record_of(other))
+            before = await store._client.client_id()
+            await asyncio.to_thread(server.pause)
+            try:
+                said = await problem_of(store.load(mine))
+            finally:
+                await asyncio.to_thread(server.resume)
+
+            assert said == "the store did not answer within 1.5 s"
+            assert await store.load(other) == record_of(other)
+            assert await store._client.client_id() > before
+
+    asyncio.run(scenario())
+
+
+def test_request_that_is_given_up_while_the_server_stands_ends_at_once(server: Server) -> None:
+    """As a cancellation, and no connection is lost for it. Cases E63, G80."""
+
+    async def scenario() -> None:
+        async with store_at(f"{server.url}?max_connections=1", seconds=30) as store:
+            key = new_key()
+            await store.create(key, record_of(key))
+            await asyncio.to_thread(server.pause)
+            try:
+                call = asyncio.ensure_future(store.load(key))
+                await asyncio.sleep(0.1)
+                call.cancel()
+                ended, _ = await asyncio.wait({call}, timeout=LATE)
+            finally:
+                await asyncio.to_thread(server.resume)
+
+            assert ended
+            assert call.cancelled()
+            assert await store.load(key) == record_of(key)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("scheme", ["redis", "rediss"])
+def test_connecting_costs_the_deadline_at_most(scheme: str) -> None:
+    """To what takes connections and says nothing, not even in a handshake. Case G80."""
+
+    async def scenario(port: int) -> set[str]:
+        async with store_at(f"{scheme}://127.0.0.1:{port}") as store:
+            return await problems_of(store, new_key())
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        said = asyncio.run(scenario(silent.getsockname()[1]))
+
+    assert said == {"the store did not answer within 1.5 s"}
+
+
+def test_half_open_connection_with_tls_costs_the_deadline(server: Server, tmp_path: Path) -> None:
+    """Closing one takes as long as the other side likes, and nobody waits for that. Cases G80, G90."""
+
+    async def scenario() -> None:
+        authority, key = trustme.CA(), new_key()
+        authority.cert_pem.write_to_path(tmp_path / "authority.pem")
+        tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        authority.issue_cert("127.0.0.1").configure_cert(tls)
+        async with (
+            Network(server.port, tls) as network,
+            store_at(f"{network.url}?ssl_ca_certs={tmp_path}/authority.pem") as store,
+        ):
+            await store.create(key, record_of(key))
+            network.lose()
+
+            said = await problem_of(store.load(key))
+
+            assert said == "the store did not answer within 1.5 s"
+            assert await store.load(key) == record_of(key)
 
     asyncio.run(scenario())
 

@@ -1,15 +1,14 @@
-"""`Deadline` and `within()`: what bounds the calls of stores. The one is cheap, the other asks nothing of a driver."""
+"""The deadlines of stores: `cancelled_after()`, which is cheap, and `within()`, which holds whatever a driver does."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Final, TypeVar, cast
 
 from cookiesession.errors import StoreUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
-    from types import TracebackType
+    from collections.abc import Awaitable, Coroutine
     from typing import Any
 
 T = TypeVar("T")
@@ -17,51 +16,60 @@ T = TypeVar("T")
 _AGAIN: Final = 0.01  # seconds, after which a call that goes on is cancelled again
 
 
-class Deadline:
-    """`with Deadline(seconds):` around a call of a driver that ends when it is cancelled, and awaits little for that.
+async def cancelled_after(seconds: float, call: Awaitable[T]) -> T:
+    """What `call` returns or raises, or `StoreUnavailable` after `seconds`: for drivers that end if cancelled.
 
-    After `seconds` the call is cancelled, again and again until it ends: a driver misses a cancellation that comes with
-    its answer (`asyncio.wait_for()` does on Python 3.11), and may be tidying up. Whatever it raises then is
-    `StoreUnavailable`; an answer is still one. It holds its caller for as long as it goes on, which is what `within()`
-    is for: that begins a task for each call, and costs six times as much.
+    A call that is late is cancelled, again and again until it ends: a driver misses a cancellation that comes with its
+    answer (`asyncio.wait_for()` does on Python 3.11), and may await something to tidy up. What it raises then is no
+    matter, and an answer is still one. A driver that goes on holds its caller. That is what `within()` is for, which
+    begins a task for each call: six times as much work.
 
     Whoever else cancels the caller, by `Task.cancel()`, a timeout or a cancel scope, sees a cancellation, also where
     the driver has swallowed it or made another exception of it.
     """
+    alarm = _Alarm(seconds)
+    try:
+        try:
+            answer = await call
+        finally:
+            alarm.stop()
+        if not alarm.others:  # pragma: no branch - 3.11 traces no frame whose callee caught what was thrown
+            return answer
+    except asyncio.CancelledError:
+        if not alarm.ours:
+            raise
+    except Exception:
+        if not alarm.ours and not alarm.others:
+            raise
+    if alarm.others:
+        await asyncio.sleep(0)  # anyio cancels once more here, and knows its own cancellation by the message
+        raise asyncio.CancelledError
+    raise StoreUnavailable(f"the store did not answer within {seconds:g} s")
 
-    __slots__ = ("_before", "_others", "_ours", "_seconds", "_task", "_timer")
+
+class _Alarm:
+    """Cancels the current task after `seconds`, and counts who else does."""
+
+    __slots__ = ("_before", "_loop", "_task", "_timer", "others", "ours")
 
     def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
+        self._loop = asyncio.get_running_loop()
+        self._task = cast("asyncio.Task[Any]", asyncio.current_task())  # whatever awaits is in one
+        self._before = self._task.cancelling()
+        self.ours = self.others = 0
+        self._timer = self._loop.call_later(seconds, self._cancel)
 
-    def __enter__(self) -> Self:
-        self._task: asyncio.Task[Any] = cast("asyncio.Task[Any]", asyncio.current_task())  # what awaits is in one
-        self._before = self._others = self._task.cancelling()
-        self._ours = 0
-        self._timer = self._task.get_loop().call_later(self._seconds, self._cancel)
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, _error: object, _where: TracebackType | None) -> None:
+    def stop(self) -> None:
+        """Takes our own cancellations back."""
         self._timer.cancel()
-        others = self._task.cancelling() - self._ours
-        for _ in range(self._ours):
+        for _ in range(self.ours):
             self._task.uncancel()
-        if others > self._before:
-            if kind is None or issubclass(kind, Exception):
-                raise asyncio.CancelledError from None
-        elif self._ours and kind is not None and issubclass(kind, Exception | asyncio.CancelledError):
-            raise StoreUnavailable(f"the store did not answer within {self._seconds:g} s") from None
+        self.others = self._task.cancelling() - self._before
 
     def _cancel(self) -> None:
-        self._timer = self._task.get_loop().call_later(_AGAIN, self._cancel)
-        others = self._task.cancelling() - self._ours
-        if others > self._others:
-            self._others = (
-                others  # theirs is on its way, and says whose it is: anyio looks for that. Ours would hide it
-            )
-        else:
-            self._ours += 1
-            self._task.cancel()
+        self._timer = self._loop.call_later(_AGAIN, self._cancel)
+        self.ours += 1
+        self._task.cancel()
 
 
 async def within(seconds: float, call: Coroutine[Any, Any, T]) -> T:

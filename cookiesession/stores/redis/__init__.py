@@ -13,7 +13,7 @@ from redis.asyncio import Redis, RedisCluster
 from redis.exceptions import ClusterCrossSlotError, NoPermissionError, NoScriptError, ResponseError
 
 from cookiesession.errors import ConfigurationError, StoreUnavailable
-from cookiesession.stores.deadline import Deadline
+from cookiesession.stores.deadline import cancelled_after
 from cookiesession.stores.redis.clients import Made, client_from_url
 from cookiesession.stores.redis.layout import (
     GRACE,
@@ -59,8 +59,8 @@ class RedisStore:
     complete. Nothing is tried twice. A call that failed may have had its effect nevertheless.
 
     A client of your own best has `protocol=2`, `retry=Retry(NoBackoff(), 0)`, a `socket_connect_timeout` of at most
-    `timeout`, and `socket_timeout=None` where nothing else uses it: the store ends its calls itself, and the driver would
-    take a fourth more time for each. With Sentinel and for a cluster a bound is a third of `timeout`, which leaves time to
+    `timeout`, and `socket_timeout=None` where nothing else uses it: the store ends its calls itself, and that of the
+    driver adds a fourth to each. With Sentinel and for a cluster a bound is a third of `timeout`, which leaves time to
     ask another server; for a cluster it is `socket_timeout` too. A store, as its client, belongs to one event loop.
 
     Raises `ConfigurationError` for what cannot work.
@@ -135,8 +135,7 @@ class RedisStore:
 
     async def _ask(self, operation: Callable[P, Awaitable[T]], *arguments: P.args, **options: P.kwargs) -> T:
         try:
-            with Deadline(self._timeout):
-                return await self._attempt(operation, *arguments, **options)
+            return await cancelled_after(self._timeout, self._attempt(operation, *arguments, **options))
         except StoreUnavailable as error:
             problem, doubtful = str(error), True
         except Exception as error:  # noqa: BLE001 - the driver raises anything where connections are closed under it
