@@ -15,6 +15,7 @@ from cookiesession.keys import Key, KeyRing, KeySource
 from cookiesession.listing import SessionInfo
 from cookiesession.manager import SessionManager
 from cookiesession.middleware import SessionMiddleware, get_session, load_session
+from cookiesession.revocation import Revocation
 from cookiesession.session import Session
 
 __version__ = "0.1.0"
@@ -28,6 +29,7 @@ __all__ = [
     "KeyFile",
     "KeyRing",
     "KeySource",
+    "Revocation",
     "Session",
     "SessionEnded",
     "SessionInfo",

@@ -120,6 +120,8 @@ class Extension(msgspec.Struct, frozen=True, omit_defaults=True):
     subject: str | None = None
     label: str | None = None
     superseded_by: bytes | None = None
+    bound: bytes | None = None
+    fraction: int = 0
 
 
 NO_EXTENSION: Final = Extension()

@@ -1,16 +1,26 @@
-"""`Configuration`: what a manager was told, as those who work for it need it."""
+"""`Configuration`: the options of a manager, checked, as those who work for it need them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from cookiesession.errors import ConfigurationError
+from cookiesession.events import Reporter
+from cookiesession.keys import KeySource
+from cookiesession.payload import PERSISTENT, seconds
+from cookiesession.revocation import Revocation
+from cookiesession.stores import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from cookiesession.cookies import Cookie
-    from cookiesession.events import Reporter
-    from cookiesession.keys import KeySource
+    from cookiesession.events import Event
+    from cookiesession.guards import Guard, Guards
+
+OnStoreError = Literal["raise", "anonymous"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +30,8 @@ class Configuration:
     keys: KeySource
     cookie: Cookie
     model: Any
+    store: Store | None
+    revocation: Revocation | None
     lifetime: int
     idle_timeout: int
     """0 for never."""
@@ -29,6 +41,70 @@ class Configuration:
     overflow: bool
     anonymous: bool
     """What a store that fails leaves."""
+    guards: Guards | None
+    """What sessions are bound to."""
     reporter: Reporter
     clock: Callable[[], float]
     random: Callable[[int], bytes]
+
+
+def configure(
+    keys: KeySource,
+    *,
+    model: Any,
+    store: Store | None,
+    revocation: Revocation | None,
+    cookie: Cookie,
+    lifetime: timedelta,
+    idle_timeout: timedelta | None,
+    persistent: bool,
+    compress: bool,
+    renew_grace: timedelta,
+    overflow: bool,
+    on_store_error: OnStoreError,
+    bind: Guard | Iterable[Guard],
+    on_event: Callable[[Event], object] | None,
+    clock: Callable[[], float],
+    random: Callable[[int], bytes],
+) -> Configuration:
+    """The configuration of these options, as `SessionManager` takes them. Raises `ConfigurationError`."""
+    if not isinstance(keys, KeySource):
+        raise ConfigurationError(
+            "keys is a KeyRing or KeyFile: KeyRing.from_env(name), KeyRing.parse(text), KeyFile(path)"
+        )
+    if store is not None and not isinstance(store, Store):
+        raise ConfigurationError("store is a Store, such as RedisStore(url), or None")
+    if revocation is not None and not isinstance(revocation, Revocation):
+        raise ConfigurationError("revocation is a Revocation(store), or None")
+    if revocation is not None and store is not None:
+        raise ConfigurationError("revocation ends what lives in cookies; sessions in a store= end there without it")
+    if overflow and store is None:
+        raise ConfigurationError("overflow needs a store to flow over into")
+    if on_store_error not in get_args(OnStoreError):
+        raise ConfigurationError("on_store_error is 'raise' or 'anonymous'")
+    return Configuration(
+        keys=keys,
+        cookie=cookie,
+        model=model,
+        store=store,
+        revocation=revocation,
+        lifetime=seconds("lifetime", lifetime),
+        idle_timeout=0 if idle_timeout is None else seconds("idle_timeout", idle_timeout),
+        flags=PERSISTENT if persistent else 0,
+        compress=compress,
+        renew_grace=0 if renew_grace == timedelta(0) else seconds("renew_grace", renew_grace),
+        overflow=overflow,
+        anonymous=on_store_error == "anonymous",
+        guards=_guards(bind),
+        reporter=Reporter(on_event, clock),
+        clock=clock,
+        random=random,
+    )
+
+
+def _guards(bind: Guard | Iterable[Guard]) -> Guards | None:
+    if bind == ():
+        return None
+    from cookiesession.guards import Guards  # noqa: PLC0415 - Starlette is slow to import
+
+    return Guards(bind)

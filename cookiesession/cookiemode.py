@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from msgspec.structs import replace
 
@@ -12,59 +12,48 @@ from cookiesession.events import LateWrite
 from cookiesession.rules import Rules
 from cookiesession.sealedcookies import SealedCookies
 from cookiesession.session import Session, SessionDict
+from cookiesession.state import State
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from cookiesession.codec import Codec
     from cookiesession.configuration import Configuration
     from cookiesession.sealedcookies import Headers
-    from cookiesession.state import State
+    from cookiesession.state import Scope
 
 T = TypeVar("T")
 
+# W3C Clear Site Data, section 3.1: what browsers know of it. Not "*", which would take what it may mean later.
+_CLEAR_SITE_DATA: Final = (b"clear-site-data", b'"cache", "cookies", "storage"')
 
-class CookieMode(Rules[T], Generic[T]):
-    """The owner of sessions whose cookies hold their data."""
+
+class CookieSessions(Rules[T], Generic[T]):
+    """What holds for sessions whose cookies hold their data."""
 
     def __init__(self, configuration: Configuration, codec: Codec[T]) -> None:
         super().__init__(configuration, codec)
         self._cookies = SealedCookies(configuration, "cookie")
 
-    # What a session asks of its owner, besides the rules.
+    def transact(self, session: Session[T], change: Callable[[T], T | None]) -> Awaitable[None]:
+        """Never: a cookie has no newest version that everybody could see."""
+        raise ConfigurationError("transact() needs a store: SessionManager(..., store=...)")
 
-    def open(self, state: State[T]) -> T:
-        """The data of the request's session, or of a fresh one; fills in the rest of `state`."""
-        now = int(self.clock())
-        data = self._cookies.open(state, self.codec.decode, now)
-        if state.key is None:
-            return self.begin(state)
+    def _resume(self, state: State[T], data: T, now: int) -> T:
+        """`data`, of the session that the request brought."""
         payload = state.payload
         state.settle(payload)
         state.due = payload.idle_timeout != 0 and payload.is_due(now)
         state.overdue = state.due or state.rotated
         state.is_new = False
-        return data  # type: ignore[return-value]  # where there is a key there is data
+        return data
 
-    async def load(self, state: State[T]) -> None:
-        """Nothing: all there is came with the request."""
-
-    def transact(self, session: Session[T], change: Callable[[T], T | None]) -> Awaitable[None]:
-        """Never: a cookie has no newest version that everybody could see."""
-        raise ConfigurationError("transact() needs a store: SessionManager(..., store=...)")
-
-    # Saving
-
-    def commit(self, handle: Session[T] | SessionDict) -> Headers:
-        """The headers that save an opened session, as `SessionManager.save()` promises them."""
-        state, data = unwrap(handle)
-        encoded, changed = self.compare(state, data)
-        if not changed and not state.overdue:
-            return []
+    def _save(self, state: State[T], data: T, encoded: bytes, *, changed: bool) -> Headers:
+        """The headers for a session whose data is `encoded` now."""
         if self.is_over(state, encoded):
             headers = self._cookies.delete(state)
             state.settle(replace(state.payload, data=encoded))
-            return headers
+            return forgetting(state, headers)
         now = int(self.clock())
         used = changed or state.due
         if used:
@@ -77,7 +66,32 @@ class CookieMode(Rules[T], Generic[T]):
         except SessionTooLarge as error:
             raise SessionTooLarge(error.size, error.limit, codec.largest_entries(self.codec, data)) from None
         state.settle(payload)
-        return headers
+        return forgetting(state, headers)
+
+
+class CookieMode(CookieSessions[T], Generic[T]):
+    """The owner of sessions that end when they expire, or when the browser deletes them."""
+
+    def state(self, headers: Iterable[tuple[bytes, bytes]], scope: Scope | None) -> State[T]:
+        """That of a request."""
+        return State(self, headers, scope)
+
+    def open(self, state: State[T]) -> T:
+        """The data of the request's session, or of a fresh one; fills in the rest of `state`."""
+        now = int(self.clock())
+        data = self._cookies.open(state, self.codec.decode, now)
+        if data is None:
+            return self.begin(state)
+        return self._resume(state, data, now)
+
+    async def load(self, state: State[T]) -> None:
+        """Nothing: all there is came with the request."""
+
+    def commit(self, handle: Session[T] | SessionDict) -> Headers:
+        """The headers that save an opened session, as `SessionManager.save()` promises them."""
+        state, data = unwrap(handle)
+        encoded, changed = self.compare(state, data)
+        return self._save(state, data, encoded, changed=changed) if changed or state.overdue else []
 
     def report_late_write(self, handle: Session[T] | SessionDict) -> None:
         """Reports a change of an opened session that came after `commit()`, when the headers had left."""
@@ -88,6 +102,11 @@ class CookieMode(Rules[T], Generic[T]):
             changed = True
         if changed or (state.blank and state.key is not None):  # the latter by clear()
             self.reporter.report(LateWrite())
+
+
+def forgetting(state: State[Any], headers: Headers) -> Headers:
+    """`headers`, with one more where the browser is to forget what it has of the site."""
+    return [*headers, _CLEAR_SITE_DATA] if state.site_data else headers
 
 
 def unwrap(handle: Session[T] | SessionDict) -> tuple[State[T], T]:

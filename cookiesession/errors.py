@@ -21,7 +21,8 @@ Reason = Literal[
     "future",  # authentic, but made more than a minute from now
     "expired",  # authentic, but past its lifetime
     "idle",  # authentic, but unused for longer than its idle timeout
-    "ended",  # authentic, but the store has the session no more
+    "ended",  # authentic, but the session was ended: by its store, or by a revocation
+    "bound",  # authentic, but sealed for another client, as a guard of `bind=` has it
     "undecodable",  # authentic, but the data is not what the codec reads
     "invalid",  # authentic, but the data is not what the model accepts, and `upgrade` made nothing of it
 ]

@@ -8,39 +8,41 @@ import os
 import re
 import time
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypedDict, TypeVar, Unpack, get_args, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, TypedDict, TypeVar, Unpack, overload
 
-from cookiesession.configuration import Configuration
+from cookiesession.configuration import Configuration, OnStoreError, configure
 from cookiesession.cookiemode import CookieMode
 from cookiesession.cookies import Cookie
 from cookiesession.errors import ConfigurationError
-from cookiesession.events import Event, Reporter
-from cookiesession.keys import KeySource
-from cookiesession.payload import PERSISTENT, seconds
+from cookiesession.revocablemode import RevocableMode
 from cookiesession.schema import codec_for
-from cookiesession.servermode import ServedState, ServerMode
+from cookiesession.servermode import ServerMode
 from cookiesession.session import PLACEHOLDER, Session, SessionDict, UnopenedDict
-from cookiesession.state import State
-from cookiesession.stores import Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from datetime import datetime
 
     from cookiesession.codec import Codec
-    from cookiesession.listing import Listing, SessionInfo
+    from cookiesession.events import Event
+    from cookiesession.guards import Guard
+    from cookiesession.keys import KeySource
+    from cookiesession.listing import Listing, RevocableListing, SessionInfo
     from cookiesession.models import Upgrade
+    from cookiesession.revocation import Revocation
+    from cookiesession.state import Scope
+    from cookiesession.stores import Store
 
 T = TypeVar("T")
 
 _ID_HASH: Final = re.compile("[0-9a-f]{64}")
-
-OnStoreError = Literal["raise", "anonymous"]
 
 
 class Options(TypedDict, total=False):
     """The keyword arguments of `SessionManager`, but for the model."""
 
     store: Store | None
+    revocation: Revocation | None
     cookie: Cookie
     lifetime: timedelta
     idle_timeout: timedelta | None
@@ -49,6 +51,7 @@ class Options(TypedDict, total=False):
     renew_grace: timedelta
     overflow: bool
     on_store_error: OnStoreError
+    bind: Guard | Iterable[Guard]
     on_event: Callable[[Event], object] | None
     clock: Callable[[], float]
     random: Callable[[int], bytes]
@@ -70,6 +73,7 @@ class SessionManager(Generic[T]):
     - `upgrade`: called with the plain data of an old session that `model` no longer accepts. It returns new data, plain
       or as the model, or None to give up. What it raises is logged, and gives up too.
     - `store`: keeps the data on the server, and only a sealed id in the cookie.
+    - `revocation`: without a store, remembers which sessions have ended, so that no copy of their cookies opens.
     - `cookie`: the cookie's name, attributes and limits.
     - `lifetime`: how long a session lives from its creation, 1 second or more.
     - `idle_timeout`: how long it lives unused. A session that is used is written again once half of it has passed.
@@ -80,6 +84,8 @@ class SessionManager(Generic[T]):
     - `overflow`: with a store, keeps a session in the cookie while it fits, and in the store while it does not.
     - `on_store_error`: what a store that fails does: `"raise"` a `StoreUnavailable`, or leave the request without a
       session (`"anonymous"`), whose changes are lost. The cookie stays as it is in both.
+    - `bind`: a guard or several, such as `guards.user_agent`: a session opens only for a client of which they say the
+      same as of the one that it was sealed for.
     - `on_event`: called with every `Event`, on the event loop; what it raises is logged.
     - `clock` and `random`: seconds since the epoch, and that many random bytes. For tests.
 
@@ -111,6 +117,7 @@ class SessionManager(Generic[T]):
         model: Any = None,
         upgrade: Upgrade | None = None,
         store: Store | None = None,
+        revocation: Revocation | None = None,
         cookie: Cookie = Cookie(),
         lifetime: timedelta = timedelta(days=14),
         idle_timeout: timedelta | None = None,
@@ -119,54 +126,46 @@ class SessionManager(Generic[T]):
         renew_grace: timedelta = timedelta(seconds=10),
         overflow: bool = False,
         on_store_error: OnStoreError = "raise",
+        bind: Guard | Iterable[Guard] = (),
         on_event: Callable[[Event], object] | None = None,
         clock: Callable[[], float] = time.time,
         random: Callable[[int], bytes] = os.urandom,
     ) -> None:
-        if not isinstance(keys, KeySource):
-            raise ConfigurationError(
-                "keys is a KeyRing or KeyFile: KeyRing.from_env(name), KeyRing.parse(text), KeyFile(path)"
-            )
-        if store is not None and not isinstance(store, Store):
-            raise ConfigurationError("store is a Store, such as RedisStore(url), or None")
-        if overflow and store is None:
-            raise ConfigurationError("overflow needs a store to flow over into")
-        if on_store_error not in get_args(OnStoreError):
-            raise ConfigurationError("on_store_error is 'raise' or 'anonymous'")
-        self.cookie: Final = cookie
-        self.model: Final = model
-        self.reporter: Final = Reporter(on_event, clock)
-        self.store: Final = store
-        self.configuration = Configuration(
-            keys=keys,
-            cookie=cookie,
+        self.configuration = configure(
+            keys,
             model=model,
-            lifetime=seconds("lifetime", lifetime),
-            idle_timeout=0 if idle_timeout is None else seconds("idle_timeout", idle_timeout),
-            flags=PERSISTENT if persistent else 0,
+            store=store,
+            revocation=revocation,
+            cookie=cookie,
+            lifetime=lifetime,
+            idle_timeout=idle_timeout,
+            persistent=persistent,
             compress=compress,
-            renew_grace=0 if renew_grace == timedelta(0) else seconds("renew_grace", renew_grace),
+            renew_grace=renew_grace,
             overflow=overflow,
-            anonymous=on_store_error == "anonymous",
-            reporter=self.reporter,
+            on_store_error=on_store_error,
+            bind=bind,
+            on_event=on_event,
             clock=clock,
             random=random,
         )
+        self.cookie: Final = cookie
+        self.model: Final = model
         self._codec: Codec[T] = codec_for(model, upgrade)
-        self.mode = self._mode()
+        self.mode = _mode(self.configuration, self._codec)
 
-    def session(self, headers: Iterable[tuple[bytes, bytes]]) -> Session[T]:
+    def session(self, headers: Iterable[tuple[bytes, bytes]], scope: Scope | None = None) -> Session[T]:
         """The session of a request with these headers: names in lower case and values, as ASGI has them.
 
-        Costs nothing before the session is touched, and never raises for what a client sent. With a store, `load()`
-        comes before the first touch.
+        Costs nothing before the session is touched, and never raises for what a client sent. With a store or a
+        revocation, `load()` comes before the first touch. `scope` is ASGI's, for the guards of `bind`; without it they
+        see the headers alone.
         """
-        return Session.of(self.handle(headers))
+        return Session.of(self.handle(headers, scope))
 
-    def handle(self, headers: Iterable[tuple[bytes, bytes]]) -> Session[T] | SessionDict:
+    def handle(self, headers: Iterable[tuple[bytes, bytes]], scope: Scope | None = None) -> Session[T] | SessionDict:
         """The same as a handler gets it: without a model the dict of the data, else the `Session`."""
-        mode = self.mode
-        state = State(mode, headers) if isinstance(mode, CookieMode) else ServedState(mode, headers)
+        state = self.mode.state(headers, scope)
         if self.model is not None:
             return Session(state)
         data = UnopenedDict(PLACEHOLDER)
@@ -176,7 +175,7 @@ class SessionManager(Generic[T]):
     async def load(self, handle: Session[T] | SessionDict) -> None:
         """Fetches the session from the store: one call of it, and none where no cookie of ours came with the request.
 
-        Nothing without a store. Raises `StoreUnavailable`.
+        With a revocation it asks whether the session has ended. Nothing without either. Raises `StoreUnavailable`.
         """
         await Session.of(handle).load()
 
@@ -209,34 +208,58 @@ class SessionManager(Generic[T]):
     async def end(self, session: Session[T] | SessionInfo | str) -> bool:
         """Ends a session: one of `sessions()`, or its `id_hash`. Whether there was one. Raises `StoreUnavailable`.
 
-        Requests that are under way save nothing more to it.
+        Requests that are under way save nothing more to it. With a revocation: whether it had not been ended before.
         """
         listing = self._listing()
-        id_hash = session if isinstance(session, str) else session.id_hash
+        id_hash, began = (session, None) if isinstance(session, str) else (session.id_hash, session.created_at)
         if not _ID_HASH.fullmatch(id_hash):
             raise ValueError("an id_hash is 64 hexadecimal digits, as sessions() and session.id_hash give it")
-        return await listing.end(bytes.fromhex(id_hash))
+        return await listing.end(bytes.fromhex(id_hash), None if began is None else began.timestamp())
 
-    async def end_all(self, subject: str, *, except_id: str | None = None) -> int:
+    async def end_all(self, subject: str, *, except_id: str | None = None, before: datetime | None = None) -> int:
         """Ends all sessions of a subject but the one whose `id` is given. How many there were.
 
-        That of a session that has just been renewed spares it too. Raises `StoreUnavailable`.
+        Only those that began `before` a time (with its zone), if one is given. That of a session that has just been
+        renewed spares it too. With a revocation, sessions are counted only if they are tracked. Raises
+        `StoreUnavailable`.
         """
-        return await self._listing().end_all(subject, except_id)
+        return await self._listing().end_all(subject, except_id, _timestamp(before))
+
+    async def end_everything(self, *, before: datetime | None = None) -> None:
+        """Ends every session that began `before` a time (with its zone), or until now: after an incident.
+
+        Needs a revocation. Raises `StoreUnavailable`.
+        """
+        if not isinstance(self.mode, RevocableMode):
+            raise ConfigurationError(
+                "end_everything() needs a revocation; sessions in a store end with its records, or with the keys"
+            )
+        await self.mode.listing.end_everything(_timestamp(before))
 
     def with_configuration(self, **changes: Any) -> SessionManager[T]:
         """The same with another clock, say, or other keys. For tests, and `cookiesession.testing`."""
         other = copy.copy(self)
         other.configuration = dataclasses.replace(self.configuration, **changes)
-        other.mode = other._mode()
+        other.mode = _mode(other.configuration, self._codec)
         return other
 
-    def _mode(self) -> CookieMode[T] | ServerMode[T]:
-        if self.store is None:
-            return CookieMode(self.configuration, self._codec)
-        return ServerMode(self.configuration, self._codec, self.store)
-
-    def _listing(self) -> Listing:
+    def _listing(self) -> Listing | RevocableListing:
         if isinstance(self.mode, CookieMode):
-            raise ConfigurationError("sessions can be listed and ended where there is a store: store=...")
+            raise ConfigurationError(
+                "sessions can be listed and ended where there is a store: store=..., or revocation=Revocation(store)"
+            )
         return self.mode.listing
+
+
+def _mode(configuration: Configuration, codec: Codec[T]) -> CookieMode[T] | RevocableMode[T] | ServerMode[T]:
+    if configuration.store is not None:
+        return ServerMode(configuration, codec, configuration.store)
+    if configuration.revocation is not None:
+        return RevocableMode(configuration, codec, configuration.revocation)
+    return CookieMode(configuration, codec)
+
+
+def _timestamp(moment: datetime | None) -> float | None:
+    if moment is not None and moment.tzinfo is None:
+        raise ValueError("before is a datetime with its zone: datetime.now(UTC)")
+    return None if moment is None else moment.timestamp()

@@ -9,7 +9,7 @@ from cookiesession.cookiemode import CookieMode
 from cookiesession.errors import ConfigurationError, StoreUnavailable
 from cookiesession.events import PublicResponse
 from cookiesession.manager import ModelOptions, SessionManager
-from cookiesession.servermode import ServerMode
+from cookiesession.rules import Rules
 from cookiesession.session import Session, SessionDict
 from cookiesession.stores import CheckedStore
 
@@ -38,7 +38,8 @@ class SessionMiddleware:
 
     Takes a `SessionManager`, or the keyword arguments of one. `scope_key` is the entry of the scope that holds the
     session; two sessions in one application need two names, and two cookies. With a store, every request with a cookie
-    of ours has its session fetched before the application sees it; `lazy` leaves that to `await load_session(request)`.
+    of ours has its session fetched before the application sees it, and with a revocation it is asked for; `lazy` leaves
+    that to `await load_session(request)`.
 
     The session is saved when the response starts (for a websocket, when it is accepted) with a status below 500. A
     handler that raises therefore saves nothing. A store that fails before the response has started makes it a 503.
@@ -80,12 +81,12 @@ class SessionMiddleware:
                 await self._check_store()
             await self.app(scope, receive, send)
             return
-        scope[self.scope_key] = handle = self.manager.handle(scope["headers"])
+        scope[self.scope_key] = handle = self.manager.handle(scope["headers"], scope)
         try:
             if isinstance(self._mode, CookieMode):
                 await self._serve(self._mode, handle, scope, receive, send)
             else:
-                await self._serve_from_store(handle, scope, receive, send)
+                await self._serve_with_store(handle, scope, receive, send)
         finally:
             if outer is not None:
                 scope[self.scope_key] = outer
@@ -108,13 +109,15 @@ class SessionMiddleware:
             mode.report_late_write(handle)
 
     async def _check_store(self) -> None:
-        if isinstance(self.manager.store, CheckedStore):
+        options = self.manager.configuration
+        store = options.store if options.revocation is None else options.revocation.store
+        if isinstance(store, CheckedStore):
             try:
-                await self.manager.store.check()
+                await store.check()
             except StoreUnavailable as error:  # it may be up by the first request
                 _logger.warning("the session store could not be checked: %s", error)
 
-    async def _serve_from_store(self, handle: _Handle, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _serve_with_store(self, handle: _Handle, scope: Scope, receive: Receive, send: Send) -> None:
         state = handle._state
         fixed = started = False
 
@@ -151,14 +154,14 @@ class SessionMiddleware:
             if b"cache-control" not in present:
                 headers.append(_NO_STORE)
             elif b"public" in present[b"cache-control"].lower():
-                self.manager.reporter.report(PublicResponse())
+                self.manager.configuration.reporter.report(PublicResponse())
             headers += cookies
         return {**message, "headers": headers}
 
     def _is_served_by(self, outer: object) -> bool:
         # Installed twice, say by a mounted application: the outer one reads and writes this cookie already.
         owner = outer._state.owner if isinstance(outer, SessionDict | Session) else None
-        if not isinstance(owner, CookieMode | ServerMode) or owner.cookie.full_name != self.manager.cookie.full_name:
+        if not isinstance(owner, Rules) or owner.cookie.full_name != self.manager.cookie.full_name:
             return False
         if owner.model is not self.manager.model:
             raise ConfigurationError(

@@ -17,6 +17,9 @@ from cookiesession.errors import ConfigurationError, InvalidToken
 ID_LENGTH: Final = 16
 """Bytes of a session id: 128 random bits (OWASP asks for 64)."""
 
+BOUND_LENGTH: Final = 16
+"""Bytes of the hash of what a session is bound to: nobody can choose it, so a second preimage takes 2^128 tries."""
+
 PADDING: Final = 32
 """Bytes to a multiple of which a plaintext is padded, so that its length tells little."""
 
@@ -63,9 +66,17 @@ class Payload(msgspec.Struct, frozen=True, gc=False):
     """What tells a session from the others of its subject: the browser's name, say."""
     superseded_by: bytes | None = None
     """The `id_hash()` of what it was renewed to, where this is left for requests under way; empty for none stored."""
+    bound: bytes | None = None
+    """The hash of what the guards of `bind=` said of the client."""
+    fraction: int = 0
+    """Microseconds of `created_at`, where sessions can be ended by the time at which they began."""
 
     def __repr__(self) -> str:
         return "<Payload>"  # neither the id nor the data, in no crash report
+
+    def began(self) -> float:
+        """When the session began, in seconds since the epoch."""
+        return self.created_at + self.fraction / 1_000_000
 
     def ends_at(self) -> int:
         """The first second at which the session is over if nobody uses it."""
@@ -87,8 +98,9 @@ def pack(payload: Payload, *, compress: bool = False) -> bytes:
     """The plaintext of `payload`, compressed if that makes it smaller. Raises `UnencodableData` for its words."""
     flags = payload.flags & PERSISTENT
     encoded = payload.data
-    if payload.subject is not None or payload.label is not None or payload.superseded_by is not None:
-        encoded = codec.extend(encoded, codec.Extension(payload.subject, payload.label, payload.superseded_by))
+    extension = codec.Extension(payload.subject, payload.label, payload.superseded_by, payload.bound, payload.fraction)
+    if extension != codec.NO_EXTENSION:
+        encoded = codec.extend(encoded, extension)
         flags |= _EXTENDED
     if compress and len(encoded) <= codec.MAX_ENCODED and len(compressed := codec.compress(encoded)) < len(encoded):
         encoded = compressed

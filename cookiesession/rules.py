@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from msgspec.structs import replace
@@ -11,8 +12,6 @@ from cookiesession.codec import ENCODING_ERRORS, Codec
 from cookiesession.payload import ID_LENGTH, LAST_SECOND, Payload, seconds
 
 if TYPE_CHECKING:
-    from datetime import timedelta
-
     from cookiesession.configuration import Configuration
     from cookiesession.state import State
 
@@ -29,31 +28,40 @@ class Rules(Generic[T]):
         self.clock = configuration.clock
         self.random = configuration.random
         self.codec = codec
-        self._lifetime = configuration.lifetime
+        self.lifetime = configuration.lifetime
         self._idle_timeout = configuration.idle_timeout
         self._flags = configuration.flags
+        self._precise = configuration.revocation is not None
         self._empty = codec.encode(codec.default())
 
     # What a session asks of its owner.
 
     def begin(self, state: State[T]) -> T:
         """The data of a fresh session; makes `state` that of one."""
-        now = int(self.clock())
+        now, fraction = self._now()
         data = self.codec.default()
         encoded = self.codec.encode(data)  # not always that of another default: it may hold the time, or an id
         # Without an id: most sessions that begin end with their request, and randomness takes a system call.
-        expires_at = min(now + self._lifetime, LAST_SECOND)
-        state.settle(Payload(self._flags, now, now, expires_at, self._idle_timeout, b"", None, encoded))
+        expires_at = min(now + self.lifetime, LAST_SECOND)
+        idle = self._idle_timeout
+        state.settle(Payload(self._flags, now, now, expires_at, idle, b"", None, encoded, fraction=fraction))
         state.overdue = bool(state.brought)
         state.is_new = state.blank = True
         return data
 
     def renewed(self, payload: Payload) -> Payload:
         """`payload` without its id, and with the times of a session that begins now."""
-        now = int(self.clock())
-        expires_at = min(now + self._lifetime, LAST_SECOND)
-        times = {"created_at": now, "renewed_at": now, "expires_at": expires_at, "idle_timeout": self._idle_timeout}
-        return replace(payload, **times, id=b"", superseded_by=None)
+        now, fraction = self._now()
+        return replace(
+            payload,
+            created_at=now,
+            fraction=fraction,
+            renewed_at=now,
+            expires_at=min(now + self.lifetime, LAST_SECOND),
+            idle_timeout=self._idle_timeout,
+            id=b"",
+            superseded_by=None,
+        )
 
     def identify(self, state: State[T]) -> None:
         """Gives the payload of `state` an id, if it has none yet."""
@@ -63,9 +71,13 @@ class Rules(Generic[T]):
         """Raises `TypeError` unless `data` is of the type that this manager's sessions hold."""
         self.codec.require(data)
 
-    def expiry(self, lifetime: timedelta) -> int:
-        """The second at which what lives from now for `lifetime` ends. Raises `ConfigurationError`."""
+    def expiry(self, payload: Payload, lifetime: timedelta) -> int:
+        """The second at which a session ends that lives from now for `lifetime`. Raises `ConfigurationError`."""
         return min(int(self.clock()) + seconds("lifetime", lifetime), LAST_SECOND)
+
+    def remaining(self, payload: Payload) -> timedelta:
+        """How long a session of this payload lives at the longest."""
+        return timedelta(seconds=max(payload.expires_at - self.clock(), 0))
 
     # The steps of saving.
 
@@ -106,8 +118,16 @@ class Rules(Generic[T]):
             encoded,
             payload.label,
             payload.superseded_by,
+            payload.bound,
+            payload.fraction,
         )
 
     def identified(self, payload: Payload) -> Payload:
         """`payload` with an id: its own, or if it has none a new one."""
         return payload if payload.id else replace(payload, id=self.random(ID_LENGTH))
+
+    def _now(self) -> tuple[int, int]:
+        """Seconds, and microseconds where sessions keep them."""
+        moment = self.clock()
+        now = int(moment)
+        return now, int((moment - now) * 1_000_000) if self._precise else 0

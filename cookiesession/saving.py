@@ -13,6 +13,7 @@ from cookiesession.codec import DECODING_ERRORS
 from cookiesession.errors import InvalidToken, SessionEnded, StoreUnavailable
 from cookiesession.payload import id_hash
 from cookiesession.replay import replay
+from cookiesession.stores import ATTEMPTS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _UNREADABLE: Final[tuple[type[Exception], ...]] = (InvalidToken, *DECODING_ERRORS)
-
-ATTEMPTS: Final = 100
-"""How often a save is tried because others are faster: one of them succeeds each time."""
 
 
 class Saving(Generic[T]):

@@ -5,23 +5,28 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from msgspec.structs import replace
+
 from cookiesession import chunks, cookies, envelope
 from cookiesession.codec import DECODING_ERRORS, MAX_ENCODED
 from cookiesession.errors import InvalidToken, SessionTooLarge
 from cookiesession.events import Cleared, Opened, Rejected, Resealed, Sealed, TooLarge
 from cookiesession.keys import ring_after
-from cookiesession.payload import PERSISTENT, Payload, pack, unpack
+from cookiesession.payload import BOUND_LENGTH, PERSISTENT, Payload, pack, unpack
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cookiesession.configuration import Configuration
+    from cookiesession.guards import Guards
     from cookiesession.keys import Key
     from cookiesession.state import Carried
 
 T = TypeVar("T")
 
 Headers = list[tuple[bytes, bytes]]
+
+_EXPIRED: Final = frozenset({"expired", "idle"})
 
 _logger = logging.getLogger("cookiesession")
 
@@ -39,6 +44,7 @@ class SealedCookies:
         self._max_chunks = self._cookie.max_chunks
         self._room = self._cookie.room
         self._capacity = chunks.capacity(self._room, self._max_chunks)
+        self._guards = configuration.guards
         self._binding = envelope.bind(purpose, self._cookie.full_name)
         self._warned_of_chunks = False
 
@@ -48,6 +54,7 @@ class SealedCookies:
         Without a key where there is none. `decode` refuses as a codec does.
         """
         ring = self._keys.current(now)
+        carried.expired = False
         carried.brought, candidates = chunks.gather(cookies.read(carried.headers, self._scanner), self._max_chunks)
         for parts in candidates:
             try:
@@ -58,18 +65,22 @@ class SealedCookies:
                     ring = ring_after(invalid, self._keys, now)
                     plaintext, key = envelope.open(token, ring, self._binding, now=now)
                 payload = unpack(plaintext, now)
+                if self._guards is not None and payload.bound is not None:  # None: sealed when there were none
+                    self._check(carried, payload.bound, self._guards)
                 data = decode(payload.data)
             except InvalidToken as invalid:
+                carried.expired |= invalid.reason in _EXPIRED
                 self._reporter.report(Rejected(reason=invalid.reason, path=invalid.path))
             except DECODING_ERRORS:
                 self._reporter.report(Rejected(reason="undecodable"))
             else:
                 carried.payload = payload
                 carried.key = key
-                carried.rotated = key is not ring.primary
+                primary = key is ring.primary
+                carried.rotated = not primary or (payload.bound is None and self._guards is not None)
                 if self._reporter.debugging():
-                    primary, size = not carried.rotated, len(token)
-                    self._reporter.report(Opened(key_id=key.id, primary=primary, size=size, chunks=len(parts)))
+                    opened = Opened(key_id=key.id, primary=primary, size=len(token), chunks=len(parts))
+                    self._reporter.report(opened)
                 return data
         carried.key = None
         return None
@@ -79,6 +90,8 @@ class SealedCookies:
         key = self._keys.current(now).primary
         if self._compress and len(payload.data) > MAX_ENCODED:
             raise self._too_large(len(payload.data), MAX_ENCODED)
+        if self._guards is not None:
+            payload = replace(payload, bound=self._bound(carried, self._guards))
         token = envelope.seal(pack(payload, compress=self._compress), key, self._binding, now=now)
         if len(token) > self._capacity:
             raise self._too_large(len(token), self._capacity)
@@ -114,7 +127,24 @@ class SealedCookies:
         if len(payload.data) > MAX_ENCODED:
             return False
         key = self._keys.current(now).primary
+        payload = payload if self._guards is None else replace(payload, bound=bytes(BOUND_LENGTH))
         return len(envelope.seal(pack(payload, compress=self._compress), key, self._binding, now=now)) <= self._capacity
+
+    def _check(self, carried: Carried, bound: bytes, guards: Guards) -> None:
+        """Raises `InvalidToken` for a session of another client."""
+        try:
+            is_same = bound == self._bound(carried, guards)
+        except Exception as error:  # noqa: BLE001 - whatever the application's guard raises
+            # Without its traceback, which may quote a header.
+            _logger.error("a guard of bind= raised %s", type(error).__name__)  # noqa: TRY400 - see above
+            is_same = False
+        if not is_same:
+            raise InvalidToken("bound")
+
+    def _bound(self, carried: Carried, guards: Guards) -> bytes:
+        if carried.bound is None:
+            carried.bound = guards.hash(carried.scope, carried.headers)
+        return carried.bound
 
     def _too_large(self, size: int, limit: int) -> SessionTooLarge:
         self._reporter.report(TooLarge(size=size, limit=limit))

@@ -8,7 +8,7 @@ from weakref import WeakValueDictionary
 from msgspec.structs import replace
 
 from cookiesession.codec import DECODING_ERRORS
-from cookiesession.cookiemode import unwrap
+from cookiesession.cookiemode import forgetting, unwrap
 from cookiesession.errors import ConfigurationError, InvalidToken, SessionEnded, StoreUnavailable, UnencodableData
 from cookiesession.events import LateWrite, Rejected, StoreFailed
 from cookiesession.listing import Listing
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from cookiesession.records import Held
     from cookiesession.sealedcookies import Headers
     from cookiesession.session import Session, SessionDict
+    from cookiesession.state import Scope
     from cookiesession.stores import Store
 
 T = TypeVar("T")
@@ -46,8 +47,8 @@ class ServedState(State[T]):
     is_adrift: bool  # the store did not answer, and the request goes on without
     is_cleared: bool  # by clear()
 
-    def __init__(self, owner: ServerMode[T], headers: Iterable[tuple[bytes, bytes]]) -> None:
-        super().__init__(owner, headers)
+    def __init__(self, owner: ServerMode[T], headers: Iterable[tuple[bytes, bytes]], scope: Scope | None) -> None:
+        super().__init__(owner, headers, scope)
         self.ticket = self.carried = self.held = None
         self.is_loaded = self.is_adrift = self.is_cleared = False
 
@@ -73,6 +74,10 @@ class ServerMode(Rules[T], Generic[T]):
         self.listing: Final = Listing(self._records, self._saving, self.renewed_from)
         # By their new ids, the sessions that are being renewed: until they are saved, the store has them under the old.
         self._renewing: WeakValueDictionary[str, ServedState[T]] = WeakValueDictionary()
+
+    def state(self, headers: Iterable[tuple[bytes, bytes]], scope: Scope | None) -> ServedState[T]:
+        """That of a request."""
+        return ServedState(self, headers, scope)
 
     # Opening
 
@@ -128,13 +133,14 @@ class ServerMode(Rules[T], Generic[T]):
         return None if newest is None else held
 
     def _begin(self, state: ServedState[T]) -> T:
-        state.brought = self._look(state).brought
+        ticket = self._look(state)
+        state.brought, state.expired = ticket.brought, ticket.expired
         return super().begin(state)
 
     def _look(self, state: ServedState[T]) -> Carried:
         """What the cookie says, which is read once."""
         if state.ticket is None:
-            state.ticket = Carried(state.headers)
+            state.ticket = Carried(state.headers, state.scope)
             state.carried = self._tickets.open(state.ticket, self._decode_carried, int(self.clock()))
             state.is_loaded = state.ticket.key is None or state.carried is not None
         return state.ticket
@@ -161,11 +167,14 @@ class ServerMode(Rules[T], Generic[T]):
         """The headers of a response whose session is saved in the store."""
         state, data = self._unwrap(handle)
         encoded, changed = self.compare(state, data)
+        if not changed and not state.overdue:
+            return []
+        return forgetting(state, await self._commit(state, encoded, data, used=changed or state.due))
+
+    async def _commit(self, state: ServedState[T], encoded: bytes, data: T, *, used: bool) -> Headers:
         if not state.is_adrift:
-            if not changed and not state.overdue:
-                return []
             try:
-                return await self._save(state, encoded, data, used=changed or state.due)
+                return await self._save(state, encoded, data, used=used)
             except StoreUnavailable as error:
                 self._forgive(error)
         # What the cookie names may be there again for the next request. But a logout is one, also without a store.
@@ -253,7 +262,7 @@ class ServerMode(Rules[T], Generic[T]):
             return []  # the client has the renewed session's, or is about to
         flags, created_at = payload.flags & PERSISTENT, payload.created_at
         wanted = Payload(flags, created_at, created_at, payload.expires_at, 0, payload.id, None, b"")
-        if ticket.key is None or wanted != ticket.payload:
+        if ticket.key is None or wanted != replace(ticket.payload, bound=None):
             return self._tickets.write(ticket, wanted, now)
         return self._tickets.write(ticket, wanted, now, resealed=True) if ticket.rotated else []
 

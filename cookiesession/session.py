@@ -191,6 +191,21 @@ class Session(Generic[T]):
         return datetime.fromtimestamp(self._open().payload.expires_at, UTC)
 
     @property
+    def remaining(self) -> timedelta:
+        """How long until `expires_at`; never negative."""
+        state = self._open()
+        return state.owner.remaining(state.payload)
+
+    @property
+    def has_expired(self) -> bool:
+        """Whether the request brought a session whose time was over, in the place of which this new one is.
+
+        A store forgets what has expired: with one, an idle session may be gone like any that was ended.
+        """
+        state = self._open()
+        return state.is_new and state.expired
+
+    @property
     def persistent(self) -> bool:
         """Whether the browser keeps the session when it closes. Assign to decide."""
         return bool(self._open().payload.flags & PERSISTENT)
@@ -206,21 +221,31 @@ class Session(Generic[T]):
         state.payload = state.owner.renewed(state.payload)
         state.amended = state.renewed = True
 
-    def clear(self) -> None:
+    def clear(self, *, site_data: bool = False) -> None:
         """Ends the session. What is stored after it belongs to a new one.
 
-        In a cookie, a copy of the old session that somebody kept still opens until it expires: see SECURITY.md.
+        `site_data` also asks the browser to forget all that it has of the site: `Clear-Site-Data` for its cache,
+        cookies and storage (W3C Clear Site Data). Browsers do so over TLS alone, and all cookies go, not only ours.
+
+        In a cookie, a copy of the old session that somebody kept still opens until it expires, unless there is a
+        `Revocation`: see SECURITY.md.
         """
         state = self._open()
         fresh = state.owner.begin(state)
+        state.site_data = state.site_data or site_data
+        state.overdue = state.overdue or site_data
         if isinstance(self._data, SessionDict):
             self._data.clear()
         else:
             self._data = fresh
 
     def expire_after(self, lifetime: timedelta) -> None:
-        """Ends this session `lifetime` from now, whatever the manager's lifetime. Raises `ConfigurationError`."""
-        self._replace(expires_at=self._open().owner.expiry(lifetime))
+        """Ends this session `lifetime` from now, whatever the manager's lifetime. Raises `ConfigurationError`.
+
+        With a `Revocation` it lives no longer than the manager's: nobody would remember for longer that it was ended.
+        """
+        state = self._open()
+        self._replace(expires_at=state.owner.expiry(state.payload, lifetime))
 
     def load(self) -> Awaitable[None]:
         """Fetches the session from the store, if it is there and has not been fetched. Raises `StoreUnavailable`."""

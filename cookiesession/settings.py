@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self, TypeVar,
 from pydantic import BeforeValidator, Field, ModelWrapValidatorHandler, SecretStr, ValidationError, model_validator
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
+from cookiesession.configuration import OnStoreError
 from cookiesession.cookies import Cookie, Prefix, SameSite
 from cookiesession.errors import KEYGEN, ConfigurationError
 from cookiesession.events import Event
 from cookiesession.keyfile import KeyFile
 from cookiesession.keys import KeyRing, KeySource
-from cookiesession.manager import OnStoreError, Options, SessionManager
+from cookiesession.manager import Options, SessionManager
+from cookiesession.revocation import Revocation
 from cookiesession.schedule import ADD
 from cookiesession.stores.url import store_from_url
 from cookiesession.times import parse_duration
@@ -70,6 +72,7 @@ class SessionSettings(BaseSettings):
     - `cookie_...`: the attributes of `Cookie`. A `cookie_prefix` of `none` opts out of a prefix.
     - `lifetime`, `idle_timeout`: seconds, `14d`, `12h`, `30m`, or ISO 8601: `P14D`, `PT1H30M`.
     - `store_url`: as for `store_from_url()`.
+    - `revocation_url`: the same, of the store of a `Revocation`; `revocation_...`: its options.
     - `persistent`, `compress`, `renew_grace`, `overflow`, `on_store_error`: as for `SessionManager`.
 
     Arguments come before the environment, that before `_env_file`, and that before a file named after the variable in
@@ -108,6 +111,10 @@ class SessionSettings(BaseSettings):
     renew_grace: Grace = timedelta(seconds=10)
     overflow: bool = False
     on_store_error: OnStoreError = "raise"
+    revocation_url: SecretStr | None = None
+    revocation_check_every: Grace = timedelta(seconds=5)
+    revocation_fail_open: bool = False
+    revocation_track: bool = False
 
     _prefix: str = ""  # of the variables, for messages
 
@@ -178,6 +185,15 @@ class SessionSettings(BaseSettings):
         if self.store_url is not None and "store" not in overrides:
             with self._blaming("store_url"):
                 options["store"] = store_from_url(self.store_url.get_secret_value())
+        if self.revocation_url is not None and "revocation" not in overrides:
+            with self._blaming("revocation_url"):
+                store = store_from_url(self.revocation_url.get_secret_value())
+            options["revocation"] = Revocation(
+                store,
+                check_every=self.revocation_check_every,
+                fail_open=self.revocation_fail_open,
+                track=self.revocation_track,
+            )
         keys = self.source(**{name: overrides[name] for name in ("on_event", "clock") if name in overrides})
         return SessionManager[Any](keys, **options | overrides)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import MutableMapping
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 if TYPE_CHECKING:
@@ -12,6 +13,9 @@ if TYPE_CHECKING:
     from cookiesession.payload import Payload
 
 T = TypeVar("T")
+
+Scope = MutableMapping[str, Any]
+"""What an ASGI server says of a connection."""
 
 
 class Owner(Protocol[T]):
@@ -41,8 +45,12 @@ class Owner(Protocol[T]):
         """Raises `TypeError` unless `data` is of the type that this manager's sessions hold."""
         ...
 
-    def expiry(self, lifetime: timedelta) -> int:
-        """The second at which what lives from now for `lifetime` ends. Raises `ConfigurationError`."""
+    def expiry(self, payload: Payload, lifetime: timedelta) -> int:
+        """The second at which a session ends that lives from now for `lifetime`. Raises `ConfigurationError`."""
+        ...
+
+    def remaining(self, payload: Payload) -> timedelta:
+        """How long a session of this payload lives at the longest."""
         ...
 
     def transact(self, session: Any, change: Callable[[T], T | None]) -> Awaitable[None]:
@@ -53,21 +61,25 @@ class Owner(Protocol[T]):
 class Carried:
     """What the cookies of a client hold: read from a request, and kept up to date when a response sets others."""
 
-    __slots__ = ("brought", "headers", "key", "payload", "rotated")
+    __slots__ = ("bound", "brought", "expired", "headers", "key", "payload", "rotated", "scope")
 
+    bound: bytes | None  # the hash of what guards say of the client, once they have been asked
     brought: Sequence[int]  # the chunks that the client has
     key: Key | None  # the one that they are sealed under; without one they give no session
     payload: Payload
-    rotated: bool  # the key is no longer the one that seals
+    expired: bool  # they held a session whose time is over
+    rotated: bool  # to be sealed anew: under another key than the one that seals now, or for nobody
 
-    def __init__(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
+    def __init__(self, headers: Iterable[tuple[bytes, bytes]], scope: Scope | None) -> None:
         self.headers = headers
+        self.scope = scope
+        self.bound = None
 
 
 class State(Carried, Generic[T]):
     """The session of one request. Its `payload` is as the client has it, but for what a verb has changed."""
 
-    __slots__ = ("amended", "blank", "due", "is_new", "opened", "overdue", "owner", "renewed")
+    __slots__ = ("amended", "blank", "due", "is_new", "opened", "overdue", "owner", "renewed", "site_data")
 
     amended: bool  # by a verb
     is_new: bool
@@ -75,11 +87,14 @@ class State(Carried, Generic[T]):
     renewed: bool  # by renew()
     due: bool  # half of the idle timeout has passed
     overdue: bool  # to be written or deleted even if nothing changes
+    site_data: bool  # the browser is to forget all that it has of the site
 
-    def __init__(self, owner: Owner[T], headers: Iterable[tuple[bytes, bytes]]) -> None:
+    def __init__(self, owner: Owner[T], headers: Iterable[tuple[bytes, bytes]], scope: Scope | None = None) -> None:
         self.owner = owner
         self.headers = headers
-        self.opened = False
+        self.scope = scope
+        self.bound = None
+        self.opened = self.site_data = False
 
     def settle(self, payload: Payload) -> None:
         """Takes note of what is kept from now on."""

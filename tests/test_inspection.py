@@ -226,8 +226,8 @@ def test_refusal_says_exactly_why(text: bytes, reason: Reason, words: str) -> No
 
 
 def test_every_reason_is_provoked() -> None:
-    """Whoever adds a reason adds its words. That a session has ended is what a store says, and no token."""
-    assert set(get_args(Reason)) - {"ended"} == {reason for _, reason, _ in REFUSALS.values()}
+    """Whoever adds a reason adds its words. What stores and guards say is in no token."""
+    assert set(get_args(Reason)) - {"ended", "bound"} == {reason for _, reason, _ in REFUSALS.values()}
 
 
 @pytest.mark.parametrize("text", [text for text, *_ in REFUSALS.values()], ids=REFUSALS)

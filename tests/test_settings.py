@@ -19,7 +19,7 @@ from starlette.applications import Starlette
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from cookiesession import (
+from cookiesession import Revocation, (
     ConfigurationError,
     Cookie,
     Key,
@@ -143,9 +143,12 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
 def test_every_option_that_can_be_text_is_a_setting() -> None:
     """Whoever adds an option to the manager or the cookie decides here about its setting."""
     cookie = {f"cookie_{name}" for name in inspect.signature(Cookie).parameters}
-    options = set(Options.__annotations__) - {"cookie", "on_event", "clock", "random", "store"}
+    revocation = {f"revocation_{name}" for name in inspect.signature(Revocation).parameters if name != "store"}
+    objects = {"cookie", "on_event", "clock", "random", "store", "revocation", "bind"}
+    options = set(Options.__annotations__) - objects
 
-    assert {"keys", "key_file", "store_url"} | cookie | options == set(SessionSettings.model_fields)
+    urls = {"store_url", "revocation_url"}
+    assert {"keys", "key_file"} | urls | cookie | revocation | options == set(SessionSettings.model_fields)
 
 
 def test_defaults_are_those_of_the_manager() -> None:
@@ -155,6 +158,8 @@ def test_defaults_are_those_of_the_manager() -> None:
     assert Cookie() == settings.cookie
     for name in set(Options.__annotations__) & set(SessionSettings.model_fields):
         assert inspect.signature(SessionManager.__init__).parameters[name].default == getattr(settings, name)
+    for name, parameter in inspect.signature(Revocation).parameters.items():
+        assert name == "store" or parameter.default == getattr(settings, f"revocation_{name}")
 
 
 def test_settings_come_from_a_dotenv_file(tmp_path: Path) -> None:
@@ -563,13 +568,26 @@ def test_store_is_that_of_its_url(monkeypatch: pytest.MonkeyPatch) -> None:
 
     manager = SessionSettings().manager()
 
-    assert isinstance(manager.store, MemoryStore)
+    assert isinstance(manager.configuration.store, MemoryStore)
     assert (True, True, 0) == (
         manager.configuration.overflow,
         manager.configuration.anonymous,
         manager.configuration.renew_grace,
     )
-    assert own is SessionSettings().manager(store=own).store
+    assert own is SessionSettings().manager(store=own).configuration.store
+
+
+def test_revocation_is_that_of_its_url(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With its options; another revocation may be given instead."""
+    setenv(monkeypatch, KEYS=KEYS, REVOCATION_URL="memory:", REVOCATION_CHECK_EVERY="0s", REVOCATION_TRACK="1")
+    own = Revocation(MemoryStore(5))
+
+    revocation = SessionSettings().manager().configuration.revocation
+
+    assert revocation is not None
+    assert isinstance(revocation.store, MemoryStore)
+    assert (timedelta(0), False, True) == (revocation.check_every, revocation.fail_open, revocation.track)
+    assert own is SessionSettings().manager(revocation=own).configuration.revocation
 
 
 def test_url_of_a_store_is_a_secret(

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Final, NamedTuple, Protocol, runtime_checkable
 
 KEY_LENGTH = 32
 """Bytes of a record's key: the SHA-256 of a session's id. A store that leaks gives away no cookie."""
+
+
+ATTEMPTS: Final = 100
+"""How often a replacement is tried because others are faster: one of them succeeds each time."""
 
 
 class Record(NamedTuple):

@@ -28,12 +28,13 @@ def cookies_for(
     persistent: bool | None = None,
     age: timedelta = timedelta(0),
     key: Key | None = None,
+    headers: Iterable[tuple[bytes, bytes]] = (),
 ) -> dict[str, str]:
     """The cookies of a session with this data, by name, for any test client's jar.
 
     `age` is how long ago the session began and was last used, and `key` what it is sealed under instead of the primary.
-    Raises what `SessionManager.save()` raises. With a store this runs an event loop of its own: in a coroutine, await
-    `SessionManager.save()` instead.
+    `headers` are those of the client, for the guards of `bind`. Raises what `SessionManager.save()` raises. With a
+    store or a revocation this runs an event loop of its own: in a coroutine, await `SessionManager.save()` instead.
 
     >>> from cookiesession import Key, KeyRing, SessionManager
     >>> manager = SessionManager(KeyRing(Key.generate()))
@@ -45,7 +46,7 @@ def cookies_for(
     then = manager.with_configuration(
         clock=lambda: now() - age.total_seconds(), keys=keys if key is None else KeyRing(key)
     )
-    session = then.session([])
+    session = then.session(tuple(headers))
     session.data = data
     session.subject = subject
     if persistent is not None:
@@ -55,19 +56,21 @@ def cookies_for(
     return dict(line.decode().partition(";")[0].split("=", 1) for _, line in headers)
 
 
-def read_session(manager: SessionManager[T], source: Any) -> Session[T] | None:
+def read_session(
+    manager: SessionManager[T], source: Any, *, headers: Iterable[tuple[bytes, bytes]] = ()
+) -> Session[T] | None:
     """The session in a jar, or in a response's `Set-Cookie` headers; None where there is none, or none that is valid.
 
     `source` is a mapping of names to values (as `cookies_for` gives), a cookie jar, or a response of httpx, Starlette
-    or requests. A response that deletes the session gives None, as does one that does not write it: then the client's
-    jar tells what it has.
+    or requests; `headers` are those of the client, for the guards of `bind`. A response that deletes the session gives
+    None, as does one that does not write it: then the client's jar tells what it has.
 
     >>> from cookiesession import Key, KeyRing, SessionManager
     >>> read_session(SessionManager(KeyRing(Key.generate())), {"__Host-session": "forged"}) is None
     True
     """
     pairs = "; ".join(f"{name}={value}" for name, value in _pairs(source))
-    session = manager.session([(b"cookie", pairs.encode("latin-1"))])
+    session = manager.session([*headers, (b"cookie", pairs.encode("latin-1"))])
     if not isinstance(manager.mode, CookieMode):
         asyncio.run(manager.load(session))
     return None if session.is_new else session
