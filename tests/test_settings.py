@@ -19,12 +19,13 @@ from starlette.applications import Starlette
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from cookiesession import Revocation, (
+from cookiesession import (
     ConfigurationError,
     Cookie,
     Key,
     KeyFile,
     KeyRing,
+    Revocation,
     SessionManager,
     SessionMiddleware,
     get_session,
