@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_TAKEN: Final = "the store has a record already under an id that was drawn just now"
 _UNREADABLE: Final[tuple[type[Exception], ...]] = (InvalidToken, *DECODING_ERRORS)
 
 
@@ -36,12 +37,13 @@ class Saving(Generic[T]):
         self._renew_grace = renew_grace
         # Where one request of this process has met a conflict, the next waits rather than meet one too.
         self._queues: WeakValueDictionary[bytes, _Queue] = WeakValueDictionary()
+        self._taking_back: set[asyncio.Future[None]] = set()  # a loop alone would forget them
 
     async def create(self, payload: Payload) -> Held:
         """The record of a session that begins."""
         created = await self._records.create(payload)
         if created is None:
-            raise StoreUnavailable("the store has a record already under an id that was drawn just now")
+            raise StoreUnavailable(_TAKEN)
         return created
 
     async def move_in(self, base: Payload, mine: Payload) -> Held | None:
@@ -91,13 +93,27 @@ class Saving(Generic[T]):
         """
         if former.payload.superseded_by is not None:
             return None  # whoever kept an old id renews nothing with it
-        created = await self.create(mine)
         try:
-            return await self._follow(former, replace(former.payload, data=data), created, mine)
+            created = await self._records.create(mine)
+            if created is not None:
+                return await self._follow(former, replace(former.payload, data=data), created, mine)
         except (StoreUnavailable, asyncio.CancelledError):
-            with suppress(StoreUnavailable):  # nobody learns of the new id
-                await self._records.delete(id_hash(mine.id))
+            # In a task of its own: anyio cancels again whatever the cancelled one awaits.
+            taking_back = asyncio.ensure_future(self._take_back(former, mine))
+            self._taking_back.add(taking_back)
+            taking_back.add_done_callback(self._taking_back.discard)
+            await asyncio.shield(taking_back)
             raise
+        raise StoreUnavailable(_TAKEN)
+
+    async def _take_back(self, former: Held, mine: Payload) -> None:
+        """Undoes a renewal, of which nobody knows how far it came: an answer may be lost where the call is not."""
+        with suppress(StoreUnavailable):
+            old = await self._records.load(former.payload.id)
+            if old is not None and old.payload.superseded_by == id_hash(mine.id):
+                payload = replace(old.payload, superseded_by=None, expires_at=former.payload.expires_at)
+                await self._records.replace(payload, old.version)
+            await self._records.delete(id_hash(mine.id))
 
     async def _follow(self, former: Held, base: Payload, created: Held, mine: Payload) -> Held | None:
         """Ends `former`, and brings into `created` what others put there before."""
@@ -120,12 +136,12 @@ class Saving(Generic[T]):
     async def expire(self, held: Held, successor: bytes = b"") -> bool:
         """Leaves a record to the requests that are under way. False where it has changed meanwhile, or is gone."""
         if not self._renew_grace:
-            return await self.remove(held)
+            return await self.remove(held, successor)
         return await self._supersede(held, self._renew_grace, successor)
 
-    async def remove(self, held: Held) -> bool:
+    async def remove(self, held: Held, successor: bytes = b"") -> bool:
         """Removes a record. False where it has changed meanwhile, or is gone."""
-        return await self._supersede(held, 1, b"") and await self._records.delete(id_hash(held.payload.id))
+        return await self._supersede(held, 1, successor) and await self._records.delete(id_hash(held.payload.id))
 
     async def end(self, held: Held) -> None:
         """Removes a record and what it was renewed to, whatever others do to it meanwhile."""

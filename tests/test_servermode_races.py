@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
-from typing import Any
+from itertools import chain, repeat
+from typing import TYPE_CHECKING, Any
 
+import anyio
 import pytest
+from harness import START, Clock
 from msgspec import Struct
-from test_servermode import GRACE, NAME, RING, Site, scenario
+from test_servermode import GRACE, HOUR, NAME, RING, Books, Site, scenario
 
 from cookiesession import (
     ConfigurationError,
     Cookie,
     Key,
     KeyRing,
+    Session,
     SessionEnded,
     SessionManager,
     SessionTooLarge,
@@ -22,6 +26,11 @@ from cookiesession import (
 )
 from cookiesession.codec import MAX_ENCODED
 from cookiesession.events import LateWrite
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cookiesession.stores import Record
 
 # 1. renew() and clear() against transact()
 
@@ -1109,3 +1118,109 @@ async def test_cookie_of_before_a_renewal_does_not_bring_its_id_back() -> None:
     assert [LateWrite()] == site.of(LateWrite)
     assert {"text": BIG} == await site.read()
     assert 1 == len(site.store)
+
+
+# 11. renewals that are interrupted
+
+
+class Lossy(Books):
+    """A store that does what it is asked, and loses its answers from a call on: for once, or for good."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__(clock)
+        self.answers: Iterator[bool] = repeat(True)
+
+    async def create(self, key: bytes, record: Record) -> bool:
+        return self._answer(answer=await super().create(key, record))
+
+    async def replace(self, key: bytes, record: Record, expected_version: int) -> bool:
+        return self._answer(answer=await super().replace(key, record, expected_version))
+
+    async def delete(self, key: bytes) -> bool:
+        return self._answer(answer=await super().delete(key))
+
+    def _answer(self, *, answer: bool) -> bool:
+        if not next(self.answers):
+            raise StoreUnavailable("the answer was lost")
+        return answer
+
+
+async def _subjects(site: Site) -> Session[Any]:
+    session = await site.open()
+    session.subject, session.data["a"] = "42", 1
+    await site.save(session)
+    return await site.open()
+
+
+@pytest.mark.parametrize(("grace", "others", "calls"), [(GRACE, 0, 2), (GRACE, 1, 4), (0, 0, 2)], ids=str)
+@scenario
+async def test_renewal_whose_answer_is_lost_leaves_the_session_as_it_was(grace: int, others: int, calls: int) -> None:
+    """One session, under the id that the client has, and with its lifetime: not two, and not none in ten seconds."""
+    for call in range(calls):
+        clock = Clock()
+        store = Lossy(clock)
+        site = Site(store=store, clock=clock, renew_grace=timedelta(seconds=grace))
+        session = await _subjects(site)
+        for number in range(others):
+            await site.put(b=number)
+        session.renew()
+        store.answers = chain(repeat(True, call), [False], repeat(True))
+
+        with pytest.raises(StoreUnavailable, match="the answer was lost"):
+            await site.save(session)
+        clock.now += GRACE
+        again = await site.open()
+
+        assert 1 == again.data.get("a")
+        assert [again.id_hash] == [info.id_hash for info in await site.manager.sessions("42")]
+        assert START + 14 * 24 * HOUR == int(again.expires_at.timestamp())
+
+
+@scenario
+async def test_renewal_in_a_store_that_goes_away_waits_for_it_once_more_at_most() -> None:
+    """The request's client waits."""
+    clock = Clock()
+    site = Site(store=(store := Lossy(clock)), clock=clock)
+    session = await _subjects(site)
+    session.renew()
+    store.answers = chain([True], repeat(False))
+    store.failing = {"load"}
+    site.calls()
+
+    with pytest.raises(StoreUnavailable, match="the answer was lost"):
+        await site.save(session)
+
+    assert ["create", "replace", "load"] == site.calls()
+
+
+@pytest.mark.parametrize("scope", ["task", "anyio"])
+@scenario
+async def test_cancelled_renewal_is_taken_back(scope: str) -> None:
+    """Also where whoever cancels does it again and again, as the scopes of anyio do: in Starlette, say."""
+    site = Site()
+    session = await _subjects(site)
+    session.renew()
+    real, hanging, cancels = site.store.replace, asyncio.Event(), anyio.CancelScope()
+
+    async def hang(key: bytes, record: Record, expected_version: int) -> bool:
+        await real(key, record, expected_version)
+        site.store.replace = real  # type: ignore[method-assign]
+        hanging.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def save() -> None:
+        with cancels:
+            await site.save(session)
+
+    site.store.replace = hang  # type: ignore[method-assign]
+    saving = asyncio.ensure_future(save())
+    await hanging.wait()
+    cancels.cancel() if scope == "anyio" else saving.cancel()
+    await asyncio.wait({saving})
+    for _ in range(10):
+        await asyncio.sleep(0)
+    site.clock.now += GRACE
+
+    assert {"a": 1} == await site.read()
+    assert 1 == len(await site.manager.sessions("42"))
