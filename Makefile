@@ -2,6 +2,7 @@
 
 PYTHON ?= python3
 VENV ?= .venv
+COVERAGE ?= --cov --cov-report=term
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
@@ -21,7 +22,7 @@ types: $(READY)
 	$(BIN)/pyright
 
 tests: $(READY)
-	$(BIN)/pytest -m "not slow" -n auto --dist loadfile --cov --cov-report=term $(ARGS)
+	$(BIN)/pytest -m "not slow" -n auto --dist loadfile $(COVERAGE) $(ARGS)
 
 slow: $(READY)  ## what takes minutes: simulations and fuzzing of which `test` runs a slice
 	$(BIN)/pytest -m slow --timeout 3600 $(ARGS)

@@ -95,6 +95,7 @@ class RedisOutage(Outage):
         self.kill()
         shutil.rmtree(self.server.folder / "appendonlydir")
         self.heal()
+        await asyncio.sleep(0.01)  # clients learn of it
 
     async def connections(self) -> int:
         with self.server.admin as admin:

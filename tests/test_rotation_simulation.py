@@ -32,9 +32,10 @@ if TYPE_CHECKING:
 
     from cookiesession.aead import Algorithm
 
-pytestmark = pytest.mark.timeout(
-    900
-)  # a busy machine is no failure, which Hypothesis would then make smaller for hours
+pytestmark = [
+    pytest.mark.timeout(900),  # seconds: outside CI, Hypothesis makes what breaks a claim smaller
+    pytest.mark.no_cover,  # what runs here runs in other tests too, and here so often that measuring takes most of it
+]
 
 HOUR: Final = timedelta(hours=1)
 

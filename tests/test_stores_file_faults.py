@@ -102,7 +102,8 @@ class Verbs:
     def call(self, verb: str, path: Path, *, fault: Fault | None = None, trace: Path | None = None) -> int:
         """What becomes of it."""
         inject = () if fault is None else ("-e", f"inject={fault.name}:{fault.effect}:when={fault.number}")
-        return self._victims.call((verb, str(path)), "-y", "-e", f"trace={CALLS}", *inject, log=trace)
+        shown = () if trace is None else ("-y",)  # files beside descriptors
+        return self._victims.call((verb, str(path)), *shown, "-e", f"trace={CALLS}", *inject, log=trace)
 
     def faults(self, verb: str, path: Path, effect: str, names: str = CALLS) -> list[Fault]:
         """One for each system call of these names that a call makes."""
