@@ -1,10 +1,11 @@
 """What a session in a store adds to a request: cookiesession beside starsessions and Litestar, in one run.
 
-The ASGI applications are called by tasks of one asyncio event loop, without sockets of their own. All that use Redis
-use the same server, on loopback, through the same driver: `RedisStore` with the client that it makes from a URL, others
-with one of the driver's defaults, and `RedisStore` with such a one too. Every round runs every case with every
-library, in an order that turns from round to round; what a session adds is the difference to the same application
-without one, in the same round. CPU time is that of all threads of this process, and wall time has the server's too.
+What a request costs is measured with ASGI applications that tasks of one asyncio event loop call, without sockets of
+their own; how many there can be at once, behind uvicorn. All that use Redis use the same server, on loopback, through
+the same driver: `RedisStore` with the client that it makes from a URL, others with one of the driver's defaults, and
+`RedisStore` with such a one too. Every round runs every case with every library, in an order that turns from round to
+round; what a session adds is the difference to the same application without one, in the same round. CPU time is that of
+all threads of this process, and wall time has the server's too.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import argparse
 import asyncio
 import gc
 import sqlite3
-import statistics
 import tempfile
 import time
 from contextlib import AsyncExitStack
@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Final
 
 from measuring import NAVIGATION, Report, environment, middle, printer
 from memory_store import scaling_report
+from store_concurrency import concurrency_reports
 from store_libraries import BLOCK, DISK, OURS, client, libraries, redis_server
 from store_requests import (
     OTHERS,
@@ -48,13 +49,12 @@ if TYPE_CHECKING:
 
 WARM_UP: Final = 3  # requests before them
 SIZES: Final = (100, 1024, 4096)  # bytes of JSON
-CONCURRENCY: Final = (1, 4, 16, 64, 256)
 RECORDS: Final = (1_000, 10_000, 100_000, 1_000_000)  # in a memory store
 CLOCKS: Final = {"CPU time": time.process_time_ns, "wall time": time.perf_counter_ns}
 PATIENCE: Final = 5  # seconds for what Redis is asked beside the measurements
 PACKAGES: Final = (
     *("cookiesession", "starsessions", "litestar", "starlette"),
-    *("redis", "sqlalchemy", "aiosqlite", "cryptography", "msgspec"),
+    *("uvicorn", "redis", "sqlalchemy", "aiosqlite", "cryptography", "msgspec"),
 )
 
 ACTIONS: Final[dict[str, Handler]] = {"read": read, "write": write}
@@ -198,52 +198,7 @@ VISITS: Final[dict[str, tuple[Handler, Callable[[Headers], Headers]]]] = {
 }
 
 
-async def throughput_report(compared: Sequence[Library], rounds: int, seconds: float) -> Report:
-    """How many requests a second there are, by how many are under way at once."""
-    visitors = [[await signed_in(each, 1024) for _ in range(max(CONCURRENCY))] for each in compared]
-    rates: dict[tuple[str, int, int], list[float]] = {}
-    gc.disable()
-    for turn in range(rounds):
-        for action, handler in ACTIONS.items():
-            apps = [each.behind(handler) for each in compared]
-            for count in CONCURRENCY:
-                for place in range(len(compared)):
-                    index = (turn + place) % len(compared)
-                    rate = await rate_of(apps[index], visitors[index][:count], seconds)
-                    rates.setdefault((action, index, count), []).append(rate)
-        gc.collect()
-    gc.enable()
-    rows = []
-    for action in ACTIONS:
-        for index, each in enumerate(compared):
-            medians = [statistics.median(rates[action, index, count]) for count in CONCURRENCY]
-            rows.append((action, each.store, each.name, *(f"{median:,.0f}" for median in medians)))
-    return Report(
-        "Requests per second, by the number of requests under way",
-        "One process with one event loop; each visitor has a session of 1 KB, and asks again once answered.\n"
-        f"Medians of {rounds} runs of {seconds} s.",
-        ("request", "store", "library", *map(str, CONCURRENCY)),
-        rows,
-    )
-
-
-async def rate_of(app: ASGIApp, visitors: Sequence[Headers], seconds: float) -> float:
-    """The requests per second of visitors who each ask again once they are answered."""
-    answered = 0
-    start = time.perf_counter()
-    end = start + seconds
-
-    async def visit(headers: Headers) -> None:
-        nonlocal answered
-        while time.perf_counter() < end:
-            await drive(app, headers)
-            answered += 1
-
-    await asyncio.gather(*map(visit, visitors))
-    return answered / (time.perf_counter() - start)
-
-
-async def compare(folder: Path, port: int, console: Console, *, quick: bool, rounds: int) -> None:
+async def compare(folder: Path, port: int, console: Console, *, rounds: int) -> None:
     """Measures what needs an event loop, and prints it."""
     async with AsyncExitStack() as stack:
         compared = libraries(folder, port, stack)
@@ -251,8 +206,6 @@ async def compare(folder: Path, port: int, console: Console, *, quick: bool, rou
             report.show(console)
         watching = await stack.enter_async_context(client(port))
         (await commands_report(compared, watching)).show(console)
-        remote = [each for each in compared if each.store in {"Redis", "SQLite"}]
-        (await throughput_report(remote, *((1, 0.05) if quick else (7, 0.05)))).show(console)
 
 
 def main() -> None:
@@ -266,7 +219,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=options.directory) as name, redis_server(Path(name)) as (server, port):
         console.print(f"{environment(*PACKAGES)}; {server}, SQLite {sqlite3.sqlite_version}")
         rounds = 5 if options.quick else options.rounds
-        asyncio.run(compare(Path(name), port, console, quick=options.quick, rounds=rounds))
+        asyncio.run(compare(Path(name), port, console, rounds=rounds))
+        for report in concurrency_reports(Path(name), port, quick=options.quick):
+            report.show(console)
     scaling_report(RECORDS[: 3 if options.quick else None]).show(console)
 
 
