@@ -9,6 +9,7 @@ import random
 import subprocess
 import sys
 import time
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -51,9 +52,14 @@ class Site:
         self.log = log
 
     def client(self) -> httpx.AsyncClient:
-        """A client that keeps no cookies: users do."""
-        limits = httpx.Limits(max_connections=20)
-        return httpx.AsyncClient(base_url=f"http://127.0.0.1:{self.port}", limits=limits, timeout=WAIT, trust_env=False)
+        """A client that keeps no cookies: users do, and one who has none yet is not to be sent with another's."""
+        return httpx.AsyncClient(
+            base_url=f"http://127.0.0.1:{self.port}",
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
+            limits=httpx.Limits(max_connections=20),
+            timeout=WAIT,
+            trust_env=False,
+        )
 
     async def holdings(self, outage: Outage) -> Holdings:
         """Now."""
