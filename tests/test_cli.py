@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 COMMAND = (sys.executable, "-W", "error", "-m", "cookiesession")
-LIMIT = 30  # seconds: no process of these tests needs that long
+LIMIT = 60  # seconds: no process of these tests needs that long
 
 
 def run(*arguments: str, path: Path | None = None) -> subprocess.CompletedProcess[str]:
