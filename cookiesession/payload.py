@@ -74,6 +74,16 @@ class Payload(msgspec.Struct, frozen=True, gc=False):
     def __repr__(self) -> str:
         return "<Payload>"  # neither the id nor the data, in no crash report
 
+    def is_extended(self) -> bool:
+        """Whether it has more than a session of nobody, bound to nothing."""
+        return not (
+            self.subject is None
+            and self.label is None
+            and self.superseded_by is None
+            and self.bound is None
+            and not self.fraction
+        )
+
     def began(self) -> float:
         """When the session began, in seconds since the epoch."""
         return self.created_at + self.fraction / 1_000_000
@@ -98,9 +108,8 @@ def pack(payload: Payload, *, compress: bool = False) -> bytes:
     """The plaintext of `payload`, compressed if that makes it smaller. Raises `UnencodableData` for its words."""
     flags = payload.flags & PERSISTENT
     encoded = payload.data
-    extension = codec.Extension(payload.subject, payload.label, payload.superseded_by, payload.bound, payload.fraction)
-    if extension != codec.NO_EXTENSION:
-        encoded = codec.extend(encoded, extension)
+    if payload.is_extended():
+        encoded = codec.extend(encoded, _extension(payload))
         flags |= _EXTENDED
     if compress and len(encoded) <= codec.MAX_ENCODED and len(compressed := codec.compress(encoded)) < len(encoded):
         encoded = compressed
@@ -113,6 +122,10 @@ def pack(payload: Payload, *, compress: bool = False) -> bytes:
     return plaintext + _ENDS[-(len(plaintext) + 1) % padding]
 
 
+def _extension(payload: Payload) -> codec.Extension:
+    return codec.Extension(payload.subject, payload.label, payload.superseded_by, payload.bound, payload.fraction)
+
+
 def unpack(plaintext: bytes, now: int) -> Payload:
     """The payload of an authentic `plaintext`, if it is valid at `now`: from a minute before it was made until it ends.
 
@@ -123,7 +136,8 @@ def unpack(plaintext: bytes, now: int) -> Payload:
     if not body.endswith(END, HEADER.size) or len(plaintext) % PADDING:
         raise InvalidToken("unsupported")
     flags, created_at, renewed_at, expires_at, idle_timeout, id = HEADER.unpack_from(body)
-    if created_at > now + CLOCK_SKEW or renewed_at > now + CLOCK_SKEW:
+    soon = now + CLOCK_SKEW
+    if created_at > soon or renewed_at > soon:
         raise InvalidToken("future")
     if now >= expires_at:
         raise InvalidToken("expired")
