@@ -172,7 +172,7 @@ async def main() -> None:
     logging.getLogger("cookiesession").setLevel(logging.ERROR)  # it warns of the second chunk
     found = await results(rounds, options.block, options.cookies)
     console = printer()
-    console.print(environment(*PACKAGES))
+    console.print(environment(*PACKAGES, *(() if "authx-extra" in MISSING else ("authx-extra",))))
     for name, reason in MISSING.items():
         console.print(f"Without {name}: {reason}.")
     console.print(
