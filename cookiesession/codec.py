@@ -130,11 +130,13 @@ NO_EXTENSION: Final = Extension()
 _extended_encoder: Final = msgspec.msgpack.Encoder()
 _extended_decoder: Final = msgspec.msgpack.Decoder(tuple[Extension, msgspec.Raw])
 
+_NO_DATA: Final = b"\xc0"  # MessagePack's nil: of a cookie that holds an id alone, an array of two would lack its end
+
 
 def extend(encoded: bytes, extension: Extension) -> bytes:
     """`encoded` data together with its session's extension. Raises `UnencodableData`."""
     try:
-        return _extended_encoder.encode((extension, msgspec.Raw(encoded)))
+        return _extended_encoder.encode((extension, msgspec.Raw(encoded or _NO_DATA)))
     except UnicodeError:
         pass
     # Raised here, since a UnicodeEncodeError carries the text and would be this one's context.
@@ -145,10 +147,11 @@ def extend(encoded: bytes, extension: Extension) -> bytes:
 def reduce(extended: bytes) -> tuple[bytes, Extension]:
     """The data's bytes and the extension that `extend()` put together. Raises `InvalidToken`."""
     try:
-        extension, encoded = _extended_decoder.decode(extended)
+        extension, raw = _extended_decoder.decode(extended)
     except DECODING_ERRORS as error:
         raise InvalidToken("undecodable") from error
-    return bytes(encoded), extension
+    encoded = bytes(raw)
+    return b"" if encoded == _NO_DATA else encoded, extension
 
 
 def compress(encoded: bytes) -> bytes:

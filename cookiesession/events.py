@@ -40,7 +40,10 @@ class Sealed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resealed:
-    """An unchanged session was written again because `old_key_id` is not the primary key. Its times stay."""
+    """An unchanged session was written again because `old_key_id` is not the primary key. Its times stay.
+
+    Where it is the primary key, the session was sealed before the manager had its `bind`, and is bound from now on.
+    """
 
     level: ClassVar[int] = logging.DEBUG
     key_id: str
@@ -165,14 +168,15 @@ class Reporter:
 
     def report(self, event: Event) -> None:
         """Never raises: a listener that does is logged, and harms no request."""
-        self._log(type(event), event.level, "%r", event)
+        self.log(type(event), event.level, "%r", event)
         if self._listener is not None:
             try:
                 self._listener(event)
             except Exception as error:  # noqa: BLE001 - whatever the application's callable raises
-                self._log(type(error), logging.ERROR, "on_event raised %s", type(error).__name__, exc_info=True)
+                self.log(type(error), logging.ERROR, "on_event raised %s", type(error).__name__, exc_info=True)
 
-    def _log(self, kind: type, level: int, message: str, detail: object, *, exc_info: bool = False) -> None:
+    def log(self, kind: type, level: int, message: str, detail: object, *, exc_info: bool = False) -> None:
+        """A record in the log; those of one `kind` at the bounded rate."""
         if not _logger.isEnabledFor(level):
             return
         now = self._clock()

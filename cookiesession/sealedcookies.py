@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import logging
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -12,7 +13,7 @@ from cookiesession.codec import DECODING_ERRORS, MAX_ENCODED
 from cookiesession.errors import InvalidToken, SessionTooLarge
 from cookiesession.events import Cleared, Opened, Rejected, Resealed, Sealed, TooLarge
 from cookiesession.keys import ring_after
-from cookiesession.payload import BOUND_LENGTH, PERSISTENT, Payload, pack, unpack
+from cookiesession.payload import PERSISTENT, Payload, pack, unpack
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,6 +56,8 @@ class SealedCookies:
         """
         ring = self._keys.current(now)
         carried.expired = False
+        if self._guards is not None:
+            carried.headers = tuple(carried.headers)  # read twice
         carried.brought, candidates = chunks.gather(cookies.read(carried.headers, self._scanner), self._max_chunks)
         for parts in candidates:
             try:
@@ -76,6 +79,7 @@ class SealedCookies:
             else:
                 carried.payload = payload
                 carried.key = key
+                carried.expired = False  # what came before it in the header is not this session
                 primary = key is ring.primary
                 carried.rotated = not primary or (payload.bound is None and self._guards is not None)
                 if self._reporter.debugging():
@@ -122,21 +126,27 @@ class SealedCookies:
         carried.key = None
         return headers
 
-    def fits(self, payload: Payload, now: int) -> bool:
-        """Whether `write()` would not raise."""
+    def recognize(self, carried: Carried) -> None:
+        """Asks the guards for the client, once. Raises what a guard raises: better before anything is stored."""
+        if self._guards is not None:
+            self._bound(carried, self._guards)
+
+    def fits(self, carried: Carried, payload: Payload, now: int) -> bool:
+        """Whether `write()` would not raise `SessionTooLarge`."""
         if len(payload.data) > MAX_ENCODED:
             return False
         key = self._keys.current(now).primary
-        payload = payload if self._guards is None else replace(payload, bound=bytes(BOUND_LENGTH))
+        if self._guards is not None:  # the very hash, as compressed lengths differ
+            payload = replace(payload, bound=self._bound(carried, self._guards))
         return len(envelope.seal(pack(payload, compress=self._compress), key, self._binding, now=now)) <= self._capacity
 
     def _check(self, carried: Carried, bound: bytes, guards: Guards) -> None:
         """Raises `InvalidToken` for a session of another client."""
         try:
-            is_same = bound == self._bound(carried, guards)
+            is_same = hmac.compare_digest(bound, self._bound(carried, guards))
         except Exception as error:  # noqa: BLE001 - whatever the application's guard raises
-            # Without its traceback, which may quote a header.
-            _logger.error("a guard of bind= raised %s", type(error).__name__)  # noqa: TRY400 - see above
+            # Without its traceback, whose frames hold headers; at a bounded rate, since a client may make it raise.
+            self._reporter.log(type(guards), logging.ERROR, "a guard of bind raised %s", type(error).__name__)
             is_same = False
         if not is_same:
             raise InvalidToken("bound")

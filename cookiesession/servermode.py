@@ -226,11 +226,12 @@ class ServerMode(Rules[T], Generic[T]):
         ticket = self._look(state)
         if self.is_over(state, encoded) and await self._ended(state):
             return self._delete(state, encoded)
+        self._tickets.recognize(ticket)
         payload, now = state.payload, int(self.clock())
         if used:
             self.codec.verify(data, encoded)
             payload = self.used(payload, encoded, now)
-        if self._fits_cookies(payload, now) and await self._moved_out(state):
+        if self._fits_cookies(ticket, payload, now) and await self._moved_out(state):
             headers = self._tickets.write(ticket, payload, now, resealed=not used)
         else:
             saved = await self._store(state, payload)  # also unused: it tells whether the id is still the browser's
@@ -262,13 +263,14 @@ class ServerMode(Rules[T], Generic[T]):
             return []  # the client has the renewed session's, or is about to
         flags, created_at = payload.flags & PERSISTENT, payload.created_at
         wanted = Payload(flags, created_at, created_at, payload.expires_at, 0, payload.id, None, b"")
-        if ticket.key is None or wanted != replace(ticket.payload, bound=None):
+        present = None if ticket.key is None else ticket.payload
+        if present is None or wanted != replace(present, flags=present.flags & PERSISTENT, bound=None):
             return self._tickets.write(ticket, wanted, now)
         return self._tickets.write(ticket, wanted, now, resealed=True) if ticket.rotated else []
 
-    def _fits_cookies(self, payload: Payload, now: int) -> bool:
+    def _fits_cookies(self, ticket: Carried, payload: Payload, now: int) -> bool:
         """Whether the whole session goes into cookies. That of an old id does not: it ends with the grace."""
-        return self._overflow and payload.superseded_by is None and self._tickets.fits(payload, now)
+        return self._overflow and payload.superseded_by is None and self._tickets.fits(ticket, payload, now)
 
     async def _moved_out(self, state: ServedState[T]) -> bool:
         """Leaves the record, for a cookie. False where it has changed meanwhile, or is gone."""

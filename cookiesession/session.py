@@ -212,6 +212,8 @@ class Session(Generic[T]):
 
     @persistent.setter
     def persistent(self, value: bool) -> None:
+        if not isinstance(value, bool):  # a form's "on" or None would be neither
+            raise TypeError(f"session.persistent is a bool, not {type(value).__name__}")
         if value != self.persistent:
             self._replace(flags=self._state.payload.flags ^ PERSISTENT)
 

@@ -16,7 +16,17 @@ from hypothesis import strategies as st
 
 from cookiesession import InvalidToken, UnencodableData
 from cookiesession.codec import MAX_ENCODED
-from cookiesession.payload import COMPRESSED_PADDING, ID_LENGTH, LAST_SECOND, PADDING, PERSISTENT, Payload, pack, unpack
+from cookiesession.payload import (
+    BOUND_LENGTH,
+    COMPRESSED_PADDING,
+    ID_LENGTH,
+    LAST_SECOND,
+    PADDING,
+    PERSISTENT,
+    Payload,
+    pack,
+    unpack,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -176,6 +186,18 @@ def test_subject_comes_back(subject: str) -> None:
     read = unpack(pack(payload(subject=subject)), NOW)
 
     assert (subject, DATA) == (read.subject, read.data)
+
+
+@pytest.mark.parametrize("data", [b"", DATA], ids=["no-data", "data"])
+@pytest.mark.parametrize("compress", [False, True], ids=["plain", "compress"])
+def test_whose_a_session_is_and_when_it_began_come_back(data: bytes, *, compress: bool) -> None:
+    """Also of a cookie that holds an id alone, and no data."""
+    before = msgspec.structs.replace(payload(data=data), bound=bytes(range(BOUND_LENGTH)), fraction=999_999)
+
+    after = unpack(pack(before, compress=compress), NOW)
+
+    assert before == msgspec.structs.replace(after, flags=before.flags)
+    assert NOW + 0.999999 == after.began()
 
 
 def test_subject_that_is_not_unicode_is_refused_at_write() -> None:

@@ -257,6 +257,17 @@ def test_a_subject_is_text() -> None:
         session.subject = wrong
 
 
+@pytest.mark.parametrize("value", ["on", None, 1, 0], ids=repr)
+def test_persistence_is_true_or_false(value: Any) -> None:
+    """What a form's box gives is neither, and must not be taken for its opposite."""
+    session = SessionManager(KeyRing(Key.generate())).session([])
+
+    with pytest.raises(TypeError, match=rf"^session\.persistent is a bool, not {type(value).__name__}$"):
+        session.persistent = value
+
+    assert session.persistent
+
+
 def test_expire_after_counts_from_now() -> None:
     """For this session alone."""
     clock = Clock()
