@@ -120,6 +120,57 @@ def test_replacements_do_not_make_it_grow() -> None:
     asyncio.run(scenario())
 
 
+def test_full_store_finds_the_one_that_has_ended() -> None:
+    """Behind however much that is no longer true."""
+
+    async def scenario() -> None:
+        clock = Clock()
+        store = MemoryStore(max_records=2, clock=clock)
+        await store.create(key_of(1), Record(b"", 1, START + 1))
+        await store.create(key_of(2), Record(b"", 1, START + 15_500))
+        for version in range(1, 21):
+            await store.replace(key_of(1), Record(b"", version + 1, START + version * 1000), version)
+
+        clock.now += 29
+        with pytest.raises(StoreUnavailable):
+            await store.create(key_of(3), Record(b"", 1, START + 60))
+        clock.now += 20 * 1000 - 30
+
+        assert await store.create(key_of(3), Record(b"", 1, START + 60_000))
+        assert [key_of(1), key_of(3)] == list(store._records)
+
+    asyncio.run(scenario())
+
+
+def test_no_replacement_takes_long() -> None:
+    """Whatever is no longer true of the queue is left behind in many small steps."""
+
+    async def scenario() -> None:
+        clock, count = Clock(), 1000
+        store = MemoryStore(clock=clock)
+        for number in range(count):
+            await store.create(key_of(number), Record(b"", 1, START + 60))
+        steps, places = [], []
+
+        for version in range(1, 10):
+            for number in range(count):
+                before = len(store._former)
+                await store.replace(key_of(number), Record(b"", version + 1, START + 60 + version), version)
+                steps.append(before - len(store._former))
+                places.append(len(store._queue) + len(store._former))
+
+        assert max(steps) == 4
+        assert max(places) < 4 * count
+        assert store._former  # it ends in the midst of it
+        clock.now += 68
+        assert len(store) == count
+        clock.now += 1
+        assert len(store) == 0
+        assert [] == store._queue == store._former
+
+    asyncio.run(scenario())
+
+
 def test_what_is_over_leaves_nothing() -> None:
     """Neither records nor subjects nor places in the queue."""
 
