@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
@@ -28,19 +28,39 @@ MARGIN: Final = 600
 REMEMBERED: Final = 10_000
 """How many answers of the store a process keeps, each for `check_every`."""
 
+_RESOLUTION: Final = 0.000_001  # seconds: `Payload.fraction` is rounded down
+
 
 class Ending(msgspec.Struct, frozen=True, array_like=True):
-    """What the store says of a session, of a subject's sessions, or of all."""
+    """What the store says of one session, or of several: of a subject's sessions, or of all."""
 
     at: float
-    """Seconds since the epoch. A session ends then; of several, those end that had begun before."""
-    spared: tuple[bytes, ...] = ()
-    """The `id_hash()` of those that do not."""
+    """Seconds since the epoch. Of several sessions, those end that had begun before; a renewed one opens until then."""
     successor: bytes = b""
-    """The `id_hash()` of what a session was renewed to."""
+    """The `id_hash()` of what the session was renewed to."""
+    spared: dict[bytes, float] = {}
+    """The `id_hash()` of those among several that only end if they had begun before a time of their own."""
 
     def __repr__(self) -> str:
         return "<Ending>"
+
+    def covers(self, payload: Payload) -> bool:
+        """Whether a session is one of those that have ended together. What begins just then has not."""
+        return payload.began() + _RESOLUTION < self.spared.get(id_hash(payload.id), self.at)
+
+
+class Standing(NamedTuple):
+    """What is known of a session: whether it has ended, and whether there is a newer one in its place."""
+
+    is_over: bool
+    is_renewed: bool
+
+
+class _Look(NamedTuple):
+    """When the store was asked, and its answer, or who waits for it."""
+
+    asked_at: float
+    answer: asyncio.Future[Ending | None]
 
 
 class Endings:
@@ -55,89 +75,95 @@ class Endings:
         self._check_every = revocation.check_every.total_seconds()
         self._lifetime = configuration.lifetime
         self._clock = configuration.clock
-        self._known: dict[bytes, tuple[float, Ending | None]] = {}  # when it was asked, and the answer
-        self._asked: dict[bytes, asyncio.Task[Ending | None]] = {}
+        self._known: dict[bytes, _Look] = {}
 
-    async def of(self, payload: Payload) -> Ending | None:
-        """The ending of one session, as far as is known here: past, or to come because it was renewed."""
+    async def standing(self, payload: Payload, *, afresh: bool = False) -> Standing:
+        """That of one session as far as is known here, or `afresh`, as the store has it."""
         names = [of_session(id_hash(payload.id)), EVERYTHING]
         if payload.subject is not None:
             names.append(of_subject(payload.subject))
-        own, *common = await self._look_up(names)
-        for ending in common:
-            if ending is not None and _covers(ending, payload):
-                return ending
-        newest = own
-        while newest is not None and newest.successor:  # what it was renewed to may have ended since
-            [newest] = await self._look_up([of_session(newest.successor)])
-        return own if newest is None or newest.at > self._clock() else newest
+        own, *common = await self._look_up(names, 0 if afresh else self._check_every)
+        is_over = any(ending is not None and ending.covers(payload) for ending in common) or await self._is_over(own)
+        return Standing(is_over, own is not None and own.successor != b"")
 
-    async def end(self, id_hash: bytes, *, began: float, at: float, successor: bytes = b"") -> Ending:
-        """Ends one session. The ending that it has now, which may be an earlier one."""
-        return await self._add(of_session(id_hash), Ending(at, (), successor), _earlier, began)
+    async def end(self, id_hash: bytes, *, began: float, at: float, successor: bytes = b"") -> tuple[bool, bytes]:
+        """Ends one session. Whether it was to live longer, and what it was renewed to, which the first one decides."""
+        ended, is_new = await self._add(of_session(id_hash), Ending(at, successor), _earlier, began)
+        return is_new, ended.successor
 
-    async def end_before(self, name: bytes, at: float, spared: tuple[bytes, ...] = ()) -> None:
-        """Ends all sessions of a name that had begun before `at`, in seconds since the epoch."""
-        await self._add(name, Ending(at, spared), _later, at)
+    async def end_several(self, name: bytes, before: float | None, spared: Iterable[bytes] = ()) -> Ending:
+        """Ends all sessions of a name that had begun `before`, or until now. What has ended of that name by now."""
+        exempt = dict.fromkeys(spared, 0.0)
+        at = self._clock() if before is None else before
+        ended, _ = await self._add(name, Ending(at, spared=exempt), _later, at)
+        if before is None:  # what was renewed until the store knew of it has begun since
+            at = self._clock()
+            ended, _ = await self._add(name, Ending(at, spared=exempt), _later, at)
+        return ended
 
-    async def _look_up(self, names: list[bytes]) -> list[Ending | None]:
-        """What there is of these names. The store is asked for all at once."""
-        looks = [self._known_or_asked(name) for name in names]
-        return [await asyncio.shield(look) if isinstance(look, asyncio.Task) else look for look in looks]
+    async def _is_over(self, ending: Ending | None) -> bool:
+        """Whether a session with this ending opens no more: after its grace, or when what it was renewed to has ended.
 
-    def _known_or_asked(self, name: bytes) -> asyncio.Task[Ending | None] | Ending | None:
-        """What is known, or the task that asks: one for all requests that want to know."""
+        By no clock where there is no grace: that of who ended it may be ahead.
+        """
+        while ending is not None:
+            if not ending.successor or ending.at <= self._clock():
+                return True
+            [ending] = await self._look_up([of_session(ending.successor)], self._check_every)
+        return False
+
+    async def _look_up(self, names: list[bytes], within: float) -> list[Ending | None]:
+        """What there is of these names, or was `within` so many seconds. The store is asked for all at once."""
+        answers = [self._known_or_asked(name, within) for name in names]
+        return [await asyncio.shield(answer) for answer in answers]
+
+    def _known_or_asked(self, name: bytes, within: float) -> asyncio.Future[Ending | None]:
+        """The answer: one for all requests that want to know."""
         now = self._clock()
         known = self._known.get(name)
-        if known is not None and 0 <= now - known[0] < self._check_every:
-            return known[1]
-        asked = self._asked.get(name)
-        if asked is None:
-            asked = self._asked[name] = asyncio.create_task(self._ask(name, now))
-            asked.add_done_callback(lambda done: self._answered(name, done))
+        if known is not None and 0 <= now - known.asked_at < within:
+            return known.answer
+        asked = asyncio.create_task(self._ask(name))
+        asked.add_done_callback(lambda answer: self._forget_failure(name, answer))
+        self._remember(name, _Look(now, asked))
         return asked
 
-    async def _ask(self, name: bytes, now: float) -> Ending | None:
-        ending, _ = await self._load(name)
-        self._note(name, now, ending)
-        return ending
+    async def _ask(self, name: bytes) -> Ending | None:
+        record = await self._store.load(_key(name))
+        return None if record is None else _read(record)
 
-    def _answered(self, name: bytes, done: asyncio.Task[Ending | None]) -> None:
-        del self._asked[name]
-        if not done.cancelled():
-            done.exception()  # retrieved, should nobody be left to hear of it
+    def _forget_failure(self, name: bytes, answer: asyncio.Future[Ending | None]) -> None:
+        if answer.cancelled() or answer.exception() is not None:  # retrieved, should nobody be left to hear of it
+            known = self._known.get(name)
+            if known is not None and known.answer is answer:
+                del self._known[name]
 
-    def _note(self, name: bytes, asked_at: float, ending: Ending | None) -> None:
-        known = self._known.pop(name, None)
-        if known is not None and known[0] > asked_at:  # what this process has ended while the store was asked
-            asked_at, ending = known
-        elif len(self._known) >= REMEMBERED:
-            del self._known[next(iter(self._known))]  # the one that was noted first
-        self._known[name] = asked_at, ending
+    def _remember(self, name: bytes, look: _Look) -> None:
+        self._known.pop(name, None)
+        if len(self._known) >= REMEMBERED:
+            del self._known[next(iter(self._known))]  # the one that was asked for first
+        self._known[name] = look
 
-    async def _add(self, name: bytes, ending: Ending, merge: Merge, began: float) -> Ending:
+    async def _add(self, name: bytes, ending: Ending, merge: Merge, began: float) -> tuple[Ending, bool]:
+        """What there is in the end, of sessions that `began` then at the latest; and whether that is anything new."""
+        key = _key(name)
         expires_at = min(int(began) + self._lifetime + MARGIN, LAST_SECOND)
         for _ in range(ATTEMPTS):
-            present, version = await self._load(name)
-            merged = ending if present is None else merge(present, ending)
-            if merged == present or await self._save(name, Record(_encode(merged), version + 1, expires_at), version):
-                self._note(name, self._clock(), merged)
-                return merged
+            held = await self._store.load(key)
+            if held is None:
+                present, merged = None, ending
+                saved = await self._store.create(key, Record(_encode(merged), 1, expires_at))
+            else:
+                present = _read(held)
+                merged = merge(present, ending)
+                record = Record(_encode(merged), held.version + 1, max(expires_at, held.expires_at))
+                saved = merged == present or await self._store.replace(key, record, held.version)
+            if saved:
+                answer: asyncio.Future[Ending | None] = asyncio.get_running_loop().create_future()
+                answer.set_result(merged)
+                self._remember(name, _Look(self._clock(), answer))
+                return merged, merged != present
         raise StoreUnavailable(f"an ending changed {ATTEMPTS} times while it was saved")
-
-    async def _load(self, name: bytes) -> tuple[Ending | None, int]:
-        """The ending and its version, 0 where there is none."""
-        record = await self._store.load(_key(name))
-        if record is None:
-            return None, 0
-        try:
-            return _decode(record.value), record.version
-        except msgspec.MsgspecError as error:
-            raise StoreUnavailable("the store holds what is no ending") from error
-
-    async def _save(self, name: bytes, record: Record, version: int) -> bool:
-        key = _key(name)
-        return await (self._store.replace(key, record, version) if version else self._store.create(key, record))
 
 
 _encode: Final = msgspec.msgpack.Encoder().encode
@@ -158,18 +184,20 @@ def _key(name: bytes) -> bytes:
     return hashlib.sha256(b"cookiesession/v1/ending\0" + name).digest()
 
 
-def _covers(ending: Ending, payload: Payload) -> bool:
-    """Whether a session is one of those that have ended together."""
-    return payload.began() < ending.at and id_hash(payload.id) not in ending.spared
+def _read(record: Record) -> Ending:
+    try:
+        return _decode(record.value)
+    except msgspec.MsgspecError as error:
+        raise StoreUnavailable("the store holds what is no ending") from error
 
 
 def _earlier(present: Ending, new: Ending) -> Ending:
-    """Of one session: what it was renewed to first stays."""
-    return Ending(min(present.at, new.at), (), present.successor)
+    """Of one session: what it was renewed to first stays, and nothing else lives on."""
+    return Ending(min(present.at, new.at), present.successor)
 
 
 def _later(present: Ending, new: Ending) -> Ending:
-    """Of several sessions: who is spared now may have been spared by neither, but not by one alone."""
-    if new.at >= present.at:
-        return new
-    return Ending(present.at, tuple(hash for hash in present.spared if hash in new.spared))
+    """Of several sessions: those that either covers. Who is spared now may have ended before, and stays so."""
+    older, newer = sorted((present, new), key=lambda ending: ending.at)
+    spared = {hash: max(until, older.spared.get(hash, older.at)) for hash, until in newer.spared.items()}
+    return Ending(newer.at, spared=spared)

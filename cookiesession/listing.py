@@ -67,52 +67,74 @@ class Listing:
 
 
 class RevocableListing:
-    """The same of sessions that live in cookies: what `tracks` hold of them, if they are tracked, and how they end."""
+    """The same of sessions that live in cookies: what `tracks` hold of them, if they are tracked, and how they end.
 
-    def __init__(self, endings: Endings, tracks: Records | None, clock: Callable[[], float]) -> None:
+    `renewed_from` gives the hash that a session has in its cookie which is being renewed.
+    """
+
+    def __init__(
+        self,
+        endings: Endings,
+        tracks: Records | None,
+        clock: Callable[[], float],
+        renewed_from: Callable[[str], bytes | None],
+    ) -> None:
         self._endings = endings
         self._tracks = tracks
         self._clock = clock
+        self._renewed_from = renewed_from
 
     async def find(self, subject: str) -> list[SessionInfo]:
         """The live sessions of a subject, the one that was used last first. Raises `ConfigurationError`."""
         if self._tracks is None:
             raise ConfigurationError("sessions in cookies can be listed if they are tracked: Revocation(track=True)")
         found = await self._tracks.find(subject)
-        now = self._clock()
-        endings = {key: await self._endings.of(held.payload) for key, held in found.items()}
-        live = [key for key, ending in endings.items() if ending is None or ending.at > now]
-        infos = [_info(key, found[key].payload) for key in live]
+        infos = [
+            _info(key, held.payload)
+            for key, held in found.items()
+            if not any(await self._endings.standing(held.payload))  # neither over nor renewed
+        ]
         return sorted(infos, key=lambda info: info.used_at, reverse=True)
 
     async def end_all(self, subject: str, except_id: str | None, before: float | None) -> int:
         """Ends the sessions of a subject but the one with this id, of those begun `before`. How many were tracked."""
-        at = self._clock() if before is None else before
-        spared = () if except_id is None else (id_hash(bytes.fromhex(except_id)),)
-        await self._endings.end_before(of_subject(subject), at, spared)
-        if self._tracks is None:
-            return 0
-        found = await self._tracks.find(subject)
-        keys = [key for key, held in found.items() if held.payload.began() < at and key not in spared]
-        return sum([await self._tracks.delete(key) for key in keys])
+        spared = [] if except_id is None else [id_hash(bytes.fromhex(except_id)), self._renewed_from(except_id)]
+        ended = await self._endings.end_several(of_subject(subject), before, [each for each in spared if each])
+        found = {} if self._tracks is None else await self._tracks.find(subject)
+        return sum([await self._forget(key) for key, held in found.items() if ended.covers(held.payload)])
 
     async def end_everything(self, before: float | None) -> None:
         """Ends all sessions begun `before`."""
-        await self._endings.end_before(EVERYTHING, self._clock() if before is None else before)
+        await self._endings.end_several(EVERYTHING, before)
 
     async def end(self, id_hash: bytes, began: float | None) -> bool:
         """Ends a session, and what it was renewed to. False where that had been done before."""
         now = self._clock()
-        ending = await self._endings.end(id_hash, began=now if began is None else began, at=now)
-        if self._tracks is not None:
-            await self._tracks.delete(id_hash)
-        if ending.successor:
-            await self.end(ending.successor, None)
-        return ending.at >= now
+        was_live, successor = await self._endings.end(id_hash, began=now if began is None else began, at=now)
+        if successor:
+            was_live |= await self.end(successor, None)
+        await self._forget(id_hash)
+        return was_live
 
     async def leave(self, payload: Payload) -> None:
         """Ends the session of a request."""
         await self.end(id_hash(payload.id), payload.began())
+
+    async def track(self, former: Payload | None, payload: Payload) -> None:
+        """Takes note of a session that a response saves in the place of `former`, which the client had."""
+        if self._tracks is None:
+            return
+        is_listed = payload.subject is not None
+        if former is not None and former.subject is not None and (former.id != payload.id or not is_listed):
+            await self._forget(id_hash(former.id))
+        if is_listed and await self._tracks.create(payload) is None:
+            held = await self._tracks.load(payload.id)
+            if held is not None:
+                await self._tracks.replace(payload, held.version)
+
+    async def _forget(self, id_hash: bytes) -> bool:
+        """Removes the track of a session. Whether there was one."""
+        return self._tracks is not None and await self._tracks.delete(id_hash)
 
 
 def _info(key: bytes, payload: Payload) -> SessionInfo:

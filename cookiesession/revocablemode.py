@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Generic, NamedTuple, TypeVar, cast
+from copy import copy
+from typing import TYPE_CHECKING, Final, Generic, TypeVar, cast
+from weakref import WeakValueDictionary
 
 from msgspec.structs import replace
 
@@ -16,12 +18,12 @@ from cookiesession.records import Records
 from cookiesession.state import State
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Awaitable, Iterable
     from datetime import timedelta
 
     from cookiesession.codec import Codec
     from cookiesession.configuration import Configuration
-    from cookiesession.endings import Ending
+    from cookiesession.endings import Standing
     from cookiesession.payload import Payload
     from cookiesession.revocation import Revocation
     from cookiesession.sealedcookies import Headers
@@ -38,14 +40,14 @@ NOT_LOADED: Final = "whether the session has ended is not known yet: await load_
 class RevocableState(State[T]):
     """What one request knows of a session that may have been ended."""
 
-    __slots__ = ("carried", "former", "is_adrift", "is_cleared", "is_loaded", "is_read", "is_superseded")
+    __slots__ = ("__weakref__", "carried", "former", "is_adrift", "is_cleared", "is_loaded", "is_read", "is_superseded")
 
     carried: T | None  # the data in the cookie, if it counts
     former: Payload | None  # what the client has, and could be ended
     is_read: bool  # the cookie
     is_loaded: bool
     is_adrift: bool  # the store did not answer, and the request goes on without
-    is_cleared: bool  # by clear()
+    is_cleared: bool  # by clear(), since the last commit
     is_superseded: bool  # renewed by another request, and left to this one until its grace ends
 
     def __init__(self, owner: RevocableMode[T], headers: Iterable[tuple[bytes, bytes]], scope: Scope | None) -> None:
@@ -53,14 +55,10 @@ class RevocableState(State[T]):
         self.carried = self.former = None
         self.is_read = self.is_loaded = self.is_adrift = self.is_cleared = self.is_superseded = False
 
-
-class _Plan(NamedTuple):
-    """What a response does to the session that the client has."""
-
-    is_over: bool
-    is_new: bool  # another takes its place
-    is_renewed: bool
-    is_listed: bool  # what a list shows of it has changed
+    def revert(self, before: RevocableState[T]) -> None:
+        """Takes back what was noted for headers that are not sent."""
+        for name in ("brought", "key", "payload", "amended", "blank", "renewed", "due", "overdue"):
+            setattr(self, name, getattr(before, name))
 
 
 class RevocableMode(CookieSessions[T], Generic[T]):
@@ -71,8 +69,9 @@ class RevocableMode(CookieSessions[T], Generic[T]):
         self._grace = configuration.renew_grace
         self._fail_open = revocation.fail_open
         self._endings = Endings(revocation, configuration)
-        self._tracks = Records(revocation.store, configuration) if revocation.track else None
-        self.listing: Final = RevocableListing(self._endings, self._tracks, self.clock)
+        tracks = Records(revocation.store, configuration) if revocation.track else None
+        self.listing: Final = RevocableListing(self._endings, tracks, self.clock, self.renewed_from)
+        self._renewing: WeakValueDictionary[str, RevocableState[T]] = WeakValueDictionary()  # by their new ids
 
     def state(self, headers: Iterable[tuple[bytes, bytes]], scope: Scope | None) -> RevocableState[T]:
         """That of a request."""
@@ -86,15 +85,14 @@ class RevocableMode(CookieSessions[T], Generic[T]):
         former = self._look(state)
         if state.is_loaded or former is None:
             return
-        ending = None
+        standing = None
         try:
-            ending = await self._endings.of(former)
+            standing = await self._endings.standing(former)
         except StoreUnavailable as error:
             self.reporter.report(StoreFailed(problem=str(error)))
-            state.is_adrift = not self._fail_open
         if not state.is_loaded:  # by another task of this request
             state.is_loaded = True
-            self._judge(state, former, ending)
+            self._judge(state, former, standing)
 
     def open(self, state: State[T]) -> T:
         """The data of the request's session, or of a fresh one. Raises `RuntimeError` where it has to be loaded."""
@@ -111,6 +109,12 @@ class RevocableMode(CookieSessions[T], Generic[T]):
         _revocable(state).is_cleared = True
         return super().begin(state)
 
+    def identify(self, state: State[T]) -> None:
+        """Gives the payload of `state` an id, if it has none yet."""
+        super().identify(state)
+        if state.renewed:
+            self._renewing[state.payload.id.hex()] = _revocable(state)
+
     def expiry(self, payload: Payload, lifetime: timedelta) -> int:
         """The second at which what lives from now for `lifetime` ends, or all that is known of endings.
 
@@ -121,6 +125,11 @@ class RevocableMode(CookieSessions[T], Generic[T]):
             raise ConfigurationError("with a revocation, no session lives longer than the manager's lifetime")
         return min(expires_at, payload.created_at + self.lifetime)
 
+    def renewed_from(self, id: str) -> bytes | None:
+        """The `id_hash()` of what the client has, of a session that gets this new `id` with the response."""
+        state = self._renewing.get(id)
+        return None if state is None or state.former is None else id_hash(state.former.id)
+
     def _look(self, state: RevocableState[T]) -> Payload | None:
         """What the cookie says, which is read once."""
         if not state.is_read:
@@ -130,17 +139,20 @@ class RevocableMode(CookieSessions[T], Generic[T]):
             state.is_loaded = state.key is None
         return state.former
 
-    def _judge(self, state: RevocableState[T], former: Payload, ending: Ending | None) -> None:
-        now = self.clock()
+    def _judge(self, state: RevocableState[T], former: Payload, standing: Standing | None) -> None:
+        """Decides what the cookie counts for; `standing` is None where the store has failed."""
         # What was sealed for longer, before there was a revocation, outlives what could be known of its ending.
-        has_ended = now >= former.created_at + self.lifetime or (ending is not None and ending.at <= now)
-        if has_ended:
+        is_over = self.clock() >= former.created_at + self.lifetime
+        if standing is None:
+            state.is_adrift = not self._fail_open
+        else:
+            is_over = is_over or standing.is_over
+            state.is_superseded = standing.is_renewed
+        if is_over:
             self.reporter.report(Rejected(reason="ended"))
-            if ending is not None and ending.successor:
+            if state.is_superseded:
                 state.brought = ()  # the browser has another session there, or is about to
-        elif ending is not None:
-            state.is_superseded = True
-        if has_ended or state.is_adrift:
+        if is_over or state.is_adrift:
             state.carried = state.former = state.key = None
 
     # Saving
@@ -153,20 +165,33 @@ class RevocableMode(CookieSessions[T], Generic[T]):
             return []
         if state.is_adrift:  # what the cookie holds may count again for the next request; but a logout is one
             return forgetting(state, self._cookies.delete(state)) if state.is_cleared else []
-        plan = _Plan(self.is_over(state, encoded), state.blank, state.renewed, state.amended or state.due)
-        headers = self._save(state, data, encoded, changed=changed)  # first: what it raises leaves all as it was
-        try:
-            if state.former is not None and not await self._keep(state, state.former, plan):
-                if changed:
-                    self.reporter.report(LateWrite())  # another request has ended or renewed the session
-                return []
-            if self._tracks is not None and (plan.is_new or plan.is_listed) and not plan.is_over:
-                await self._track(self._tracks, state.payload)
-        except StoreUnavailable as error:
-            if not self._fail_open:
+        headers = await self._commit(state, data, encoded, changed=changed)
+        if headers is not None:
+            return headers
+        state.settle(replace(state.payload, data=encoded))
+        if changed:
+            self.reporter.report(LateWrite())  # another request has ended or renewed the session
+        return []
+
+    async def _commit(self, state: RevocableState[T], data: T, encoded: bytes, *, changed: bool) -> Headers | None:
+        """The headers; None where the session is not this request's any more."""
+        former, is_over = state.former, self.is_over(state, encoded)
+        if former is not None and not state.is_cleared and not await self._forgiving(self._is_held(state, former)):
+            return None
+        before = copy(state)
+        headers = self._save(state, data, encoded, changed=changed)  # first: what it raises has ended nothing
+        if former is not None and (is_over or former.id != state.payload.id):
+            successor = b"" if is_over or before.blank else id_hash(state.payload.id)
+            try:
+                if not await self._forgiving(self._end(former, successor)):
+                    return None
+            except StoreUnavailable:
+                state.revert(before)
                 raise
-            self.reporter.report(StoreFailed(problem=str(error)))
-        state.former = None if plan.is_over else state.payload
+        state.former = None if is_over else state.payload
+        state.is_cleared = False
+        if not is_over and (before.blank or before.amended or before.due):  # what a list shows
+            await self._track(former, state.payload)
         return headers
 
     async def commit_late(self, handle: Session[T] | SessionDict) -> None:
@@ -174,9 +199,10 @@ class RevocableMode(CookieSessions[T], Generic[T]):
         state, data = self._unwrap(handle)
         try:
             encoded, is_lost = self.compare(state, data)
-            if state.is_cleared and state.former is not None:
-                is_lost = not self.is_over(state, encoded)
-                await self.listing.leave(state.former)
+            if state.is_cleared:
+                is_lost = state.is_adrift or not self.is_over(state, encoded)
+                if state.former is not None:
+                    await self.listing.leave(state.former)
         except UnencodableData:
             is_lost = True
         except StoreUnavailable as error:
@@ -185,32 +211,38 @@ class RevocableMode(CookieSessions[T], Generic[T]):
         if is_lost:
             self.reporter.report(LateWrite())
 
-    async def _keep(self, state: RevocableState[T], former: Payload, plan: _Plan) -> bool:
-        """Ends what the client had, where it gets another session or none. False where others have done so before."""
-        if state.is_superseded and not state.is_cleared:
-            return False
-        if plan.is_over or plan.is_new:
+    async def _is_held(self, state: RevocableState[T], former: Payload) -> bool:
+        """Whether nobody has ended or renewed the session. For a renewal, what other processes did a moment ago counts.
+
+        Of the subject's sessions, the renewed one would not be among those that had begun before.
+        """
+        return not state.is_superseded and not any(await self._endings.standing(former, afresh=state.renewed))
+
+    async def _end(self, former: Payload, successor: bytes) -> bool:
+        """Ends what the client had, at once or where it has a `successor` after the grace. False if it has another."""
+        if not successor:
             await self.listing.leave(former)
             return True
-        if await self._endings.of(former) is not None:
-            return False
-        if not plan.is_renewed:
-            return True
-        successor, at = id_hash(state.payload.id), self.clock() + self._grace
-        ending = await self._endings.end(id_hash(former.id), began=former.began(), at=at, successor=successor)
-        if self._tracks is not None:
-            await self._tracks.delete(id_hash(former.id))
-        return ending.successor == successor
+        at = self.clock() + self._grace
+        _, first = await self._endings.end(id_hash(former.id), began=former.began(), at=at, successor=successor)
+        return first == successor
 
-    async def _track(self, tracks: Records, payload: Payload) -> None:
-        """Keeps a record of a session with a subject, for the list."""
-        if payload.subject is None:
-            return
-        track = replace(payload, data=_NO_DATA, bound=None)
-        if await tracks.create(track) is None:
-            held = await tracks.load(track.id)
-            if held is not None:
-                await tracks.replace(track, held.version)
+    async def _track(self, former: Payload | None, payload: Payload) -> None:
+        """Brings the list up to date. A session that it lacks is a session all the same."""
+        try:
+            await self.listing.track(former, replace(payload, data=_NO_DATA, bound=None))
+        except StoreUnavailable as error:
+            self.reporter.report(StoreFailed(problem=str(error)))
+
+    async def _forgiving(self, answer: Awaitable[bool]) -> bool:
+        """What the store says; true where it does not answer, and that is to be left open."""
+        try:
+            return await answer
+        except StoreUnavailable as error:
+            if not self._fail_open:
+                raise
+            self.reporter.report(StoreFailed(problem=str(error)))
+            return True
 
     @staticmethod
     def _unwrap(handle: Session[T] | SessionDict) -> tuple[RevocableState[T], T]:
