@@ -38,24 +38,26 @@ class Rules(Generic[T]):
 
     def begin(self, state: State[T]) -> T:
         """The data of a fresh session; makes `state` that of one."""
-        now, fraction = self._now()
+        moment = self.clock()
+        now = int(moment)
         data = self.codec.default()
         encoded = self.codec.encode(data)  # not always that of another default: it may hold the time, or an id
         # Without an id: most sessions that begin end with their request, and randomness takes a system call.
         expires_at = min(now + self.lifetime, LAST_SECOND)
-        idle = self._idle_timeout
-        state.settle(Payload(self._flags, now, now, expires_at, idle, b"", None, encoded, fraction=fraction))
+        payload = Payload(self._flags, now, now, expires_at, self._idle_timeout, b"", None, encoded)
+        state.settle(replace(payload, fraction=_fraction(moment)) if self._precise else payload)
         state.overdue = bool(state.brought)
         state.is_new = state.blank = True
         return data
 
     def renewed(self, payload: Payload) -> Payload:
         """`payload` without its id, and with the times of a session that begins now."""
-        now, fraction = self._now()
+        moment = self.clock()
+        now = int(moment)
         return replace(
             payload,
             created_at=now,
-            fraction=fraction,
+            fraction=_fraction(moment) if self._precise else 0,
             renewed_at=now,
             expires_at=min(now + self.lifetime, LAST_SECOND),
             idle_timeout=self._idle_timeout,
@@ -126,8 +128,7 @@ class Rules(Generic[T]):
         """`payload` with an id: its own, or if it has none a new one."""
         return payload if payload.id else replace(payload, id=self.random(ID_LENGTH))
 
-    def _now(self) -> tuple[int, int]:
-        """Seconds, and microseconds where sessions keep them."""
-        moment = self.clock()
-        now = int(moment)
-        return now, int((moment - now) * 1_000_000) if self._precise else 0
+
+def _fraction(moment: float) -> int:
+    """Microseconds since the last whole second."""
+    return int(moment % 1 * 1_000_000)

@@ -16,7 +16,7 @@ from starlette.applications import Starlette
 from starlette.responses import Response
 from starlette.routing import Route
 
-from cookiesession import Key, KeyRing, KeySource, Session, SessionManager, SessionMiddleware, get_session
+from cookiesession import Key, KeyRing, KeySource, Revocation, Session, SessionManager, SessionMiddleware, get_session
 from cookiesession.stores.memory import MemoryStore
 from cookiesession.testing import read_session
 
@@ -107,6 +107,27 @@ def test_transactions_and_the_end_of_other_sessions_work_as_shown(
     assert "laptop" in capsys.readouterr().out
     assert None is _session(manager, phone)
     assert {"votes": 1} == getattr(_session(manager, laptop), "data", None)
+
+
+def test_a_lost_phone_is_signed_out_as_shown(blocks: dict[str, Any]) -> None:
+    """With all else that the subject has, and nobody else."""
+
+    async def login(request: Request) -> Response:
+        get_session(request).subject = request.path_params["user"]
+        return Response()
+
+    # The same with a store that outlives the event loop of one request.
+    manager = blocks["sessions"] = blocks["sessions"].with_configuration(revocation=Revocation(MemoryStore()))
+    app = Starlette(routes=[Route("/login/{user}", login), Route("/lost_phone", blocks["lost_phone"])])
+    app.add_middleware(SessionMiddleware, manager)
+    phone, somebody = Browser(app), Browser(app)
+    phone.request(path="/login/42")
+    somebody.request(path="/login/7")
+
+    somebody.request(path="/lost_phone")
+
+    assert None is _session(manager, phone)
+    assert None is not _session(manager, somebody)
 
 
 def _session(manager: SessionManager[dict[str, Any]], browser: Browser) -> Session[dict[str, Any]] | None:
