@@ -100,13 +100,16 @@ class CookieMode(CookieSessions[T], Generic[T]):
             _, changed = self.compare(state, data)
         except UnencodableData:
             changed = True
-        if changed or (state.blank and state.key is not None):  # the latter by clear()
+        if changed or state.site_data or (state.blank and state.key is not None):  # the latter by clear()
             self.reporter.report(LateWrite())
 
 
 def forgetting(state: State[Any], headers: Headers) -> Headers:
-    """`headers`, with one more where the browser is to forget what it has of the site."""
-    return [*headers, _CLEAR_SITE_DATA] if state.site_data else headers
+    """`headers`, with one more where the browser is to forget what it has of the site, and has not been told so."""
+    if not state.site_data:
+        return headers
+    state.site_data = False
+    return [*headers, _CLEAR_SITE_DATA]
 
 
 def unwrap(handle: Session[T] | SessionDict) -> tuple[State[T], T]:

@@ -208,7 +208,7 @@ class RevocableMode(CookieSessions[T], Generic[T]):
         except StoreUnavailable as error:
             self.reporter.report(StoreFailed(problem=str(error)))
             is_lost = True
-        if is_lost:
+        if is_lost or state.site_data:
             self.reporter.report(LateWrite())
 
     async def _is_held(self, state: RevocableState[T], former: Payload) -> bool:

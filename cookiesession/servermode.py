@@ -193,7 +193,7 @@ class ServerMode(Rules[T], Generic[T]):
         except StoreUnavailable as error:
             self.reporter.report(StoreFailed(problem=str(error)))
             is_lost = True
-        if is_lost:
+        if is_lost or state.site_data:
             self.reporter.report(LateWrite())
 
     async def _save_late(self, state: ServedState[T], data: T) -> bool:

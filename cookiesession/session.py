@@ -227,7 +227,8 @@ class Session(Generic[T]):
         """Ends the session. What is stored after it belongs to a new one.
 
         `site_data` also asks the browser to forget all that it has of the site: `Clear-Site-Data` for its cache,
-        cookies and storage (W3C Clear Site Data). Browsers do so over TLS alone, and all cookies go, not only ours.
+        cookies and storage (W3C Clear Site Data). Browsers do so over TLS alone, and all cookies go: not only ours, but
+        those of the whole domain with its subdomains, and what the session holds after it in the same response.
 
         In a cookie, a copy of the old session that somebody kept still opens until it expires, unless there is a
         `Revocation`: see SECURITY.md.

@@ -20,7 +20,7 @@ from starlette.middleware import Middleware
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
-from two_modes import MODES, NAME, RING, Site, put
+from two_modes import MODES, NAME, RING, Site, put, together
 
 from cookiesession import Cookie, Key, KeyRing, SessionManager, SessionMiddleware, envelope, get_session
 from cookiesession.events import LOG_INTERVAL, Event, Opened, Rejected, Resealed, Sealed
@@ -157,7 +157,7 @@ def test_renewal_and_a_new_session_stay_the_clients(mode: str) -> None:
     """As does one that was made after a logout in the same request."""
     ada = _bound(mode)
 
-    for act in (lambda session: session.renew(), lambda session: (session.clear(), put(a=1)(session))):
+    for act in (lambda session: session.renew(), together([lambda session: session.clear(), put(a=1)])):
         ada.visit(act, headers=ADA)
         eve = ada.another(bind=user_agent)
 
@@ -352,7 +352,7 @@ def test_a_guard_that_raises_leaves_a_session_from_before_as_it_was(mode: str) -
     with pytest.raises(LookupError):
         site.respond(session)
 
-    assert [] == site.store.calls
+    assert {"load"} >= set(site.store.calls)
     assert {"a": 1} == before.visit().data
 
 

@@ -72,15 +72,14 @@ class Site:
     ) -> None:
         self.mode = mode
         self.clock = clock or Clock()
-        self.store = store or Books(self.clock)
+        self.store = Books(self.clock) if store is None else store
         self.events: list[Event] = []
         if mode == "revocable":
             options["revocation"] = Revocation(self.store)
         elif mode != "cookie":
             options |= {"store": self.store, "overflow": mode == "overflow"}
-        self.manager: SessionManager[Any] = SessionManager(
-            keys, **{"clock": self.clock, "on_event": self.events.append, **options}
-        )
+        options |= {"clock": self.clock, "on_event": self.events.append}
+        self.manager: SessionManager[Any] = SessionManager(keys, **options)
         self.jar: dict[bytes, bytes] = {}
 
     def another(self, keys: Any = RING, **options: Any) -> Site:
