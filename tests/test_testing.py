@@ -18,6 +18,8 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from cookiesession import Key, KeyRing, SessionManager, SessionMiddleware, SessionTooLarge, get_session
+from cookiesession.guards import user_agent
+from cookiesession.stores.memory import MemoryStore
 from cookiesession.testing import cookies_for, read_session
 
 if TYPE_CHECKING:
@@ -138,3 +140,42 @@ def test_the_standard_librarys_jar_is_read() -> None:
     assert session is not None
     assert UrllibRequest("https://test").host == "test"
     assert {"user_id": 7} == session.data
+
+
+@pytest.mark.parametrize("store", [False, True], ids=["cookie", "store"])
+def test_a_bound_session_is_made_for_the_client_of_its_headers(*, store: bool) -> None:
+    """And read as that client, from a jar as from a response."""
+    options: dict[str, Any] = {"store": MemoryStore()} if store else {}
+    manager = SessionManager(RING, bind=user_agent, **options)
+    ada, eve = [(b"user-agent", b"Ada's browser")], [(b"user-agent", b"Eve's browser")]
+
+    cookies = cookies_for(manager, {"user_id": 42}, headers=iter(ada))
+
+    own = read_session(manager, cookies, headers=iter(ada))
+    assert {"user_id": 42} == (own and own.data)
+    assert [None, None] == [read_session(manager, cookies, headers=headers) for headers in (eve, ())]
+
+
+def test_a_bound_session_that_was_made_without_headers_is_nobodys() -> None:
+    """Of a client that says nothing of itself, that is."""
+    manager = SessionManager(RING, bind=user_agent)
+
+    cookies = cookies_for(manager, {"user_id": 42})
+
+    assert None is read_session(manager, cookies, headers=[(b"user-agent", b"Ada's browser")])
+    assert None is not read_session(manager, cookies)
+
+
+def test_a_test_clients_own_headers_open_a_bound_session() -> None:
+    """As a browser would send them."""
+    manager = SessionManager(RING, bind=user_agent)
+    app = Starlette(routes=[Route("/who", _who)], middleware=[Middleware(SessionMiddleware, manager)])
+    cookies = cookies_for(manager, {}, subject="42", headers=[(b"user-agent", b"browser 7")])
+
+    async def go(agent: str) -> str:
+        transport = httpx.ASGITransport(app)
+        options: dict[str, Any] = {"base_url": "https://test", "cookies": cookies, "headers": {"user-agent": agent}}
+        async with httpx.AsyncClient(transport=transport, **options) as client:
+            return (await client.get("/who")).text
+
+    assert ["42", "None"] == [asyncio.run(go(agent)) for agent in ("browser 7", "browser 8")]
