@@ -17,7 +17,7 @@ from outages import RING, Outage, PostgresOutage, RedisOutage, until, visitor
 from postgres_server import postgres  # noqa: F401  a fixture
 from redis_servers import Network, Server, needs_a_server, running
 from soak import User, load, settle, site_at
-from store_site import scenario
+from store_site import PATIENT, scenario
 
 from cookiesession.events import StoreFailed
 
@@ -83,9 +83,11 @@ async def happen(outage: Outage, what: str) -> None:
 
 
 @contextlib.asynccontextmanager
-async def shop_at(outage: Outage, port: int | None = None, **options: Any) -> AsyncIterator[Starlette]:
-    """The application, on a store with a short deadline."""
-    async with outage.store(TIMEOUT, port) as store:
+async def shop_at(
+    outage: Outage, port: int | None = None, deadline: timedelta = TIMEOUT, **options: Any
+) -> AsyncIterator[Starlette]:
+    """The application, on a store with a short deadline unless the test has none to reach."""
+    async with outage.store(deadline, port) as store:
         yield create_app(keys=RING, store=store, **options)
 
 
@@ -186,7 +188,7 @@ async def test_transactions_of_one_session_are_refused_together(outage: Outage) 
 @scenario
 async def test_fault_between_requests_is_not_noticed(outage: Outage, fault: str) -> None:
     """Case G90: though all connections are gone, however many there were."""
-    async with shop_at(outage) as shop, visitor(shop) as alice:
+    async with shop_at(outage, deadline=PATIENT) as shop, visitor(shop) as alice:
         await told(alice, "/login/alice")
         await asyncio.gather(*(told(alice) for _ in range(30)))
 
@@ -201,7 +203,7 @@ async def test_fault_between_requests_is_not_noticed(outage: Outage, fault: str)
 @scenario
 async def test_server_that_has_lost_all_begins_anew(outage: Outage) -> None:
     """Under other ids: those that it had are not taken up again. Also where it happens during a request."""
-    async with shop_at(outage) as shop, visitor(shop) as alice, visitor(shop) as bob:
+    async with shop_at(outage, deadline=PATIENT) as shop, visitor(shop) as alice, visitor(shop) as bob:
         await told(alice, "/login/alice")
         await told(bob, "/login/bob")
         before = dict(alice.cookies)
@@ -313,7 +315,7 @@ async def test_network_that_fails_is_a_503_in_time(outage: Outage, trouble: str)
 async def test_requests_that_are_given_up_leave_nothing_half_done(outage: Outage) -> None:
     """Case E63: cancelled at any moment of load and save. No half write, no connection lost, nobody else's answer."""
     async with Network(outage.port) as network:
-        async with shop_at(outage, network.port) as shop, visitor(shop) as alice, visitor(shop) as bob:
+        async with shop_at(outage, network.port, PATIENT) as shop, visitor(shop) as alice, visitor(shop) as bob:
             await told(alice, "/pair/0")
             await told(bob, "/login/bob")
             network.delay = 0.01  # each way
