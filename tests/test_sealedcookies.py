@@ -523,6 +523,23 @@ def test_what_is_said_to_fit_is_written() -> None:
             assert {"text": text[:length]} == visitor.visit(headers=agent).data
 
 
+@pytest.mark.parametrize("compress", [False, True], ids=["plain", "compress"])
+def test_a_bound_session_that_flows_over_stays_bound(*, compress: bool) -> None:
+    """What is too large for cookies is in the store, and its ticket as good as its cookie was; and back again."""
+    options: dict[str, Any] = {"bind": user_agent, "compress": compress}
+    ada = Site("overflow", **options)
+
+    for size in (10, 300_000, 10):
+        text = random.Random(size).randbytes(size // 2).hex()  # noqa: S311 - the same in every run
+        ada.visit(put(text=text), headers=ADA)
+        ada.store.calls.clear()
+        eve = ada.another(**options)
+
+        assert {} == eve.visit(headers=EVE).data
+        assert [] == ada.store.calls
+        assert {"text": text} == ada.visit(headers=ADA).data
+
+
 def _largest(site: Site, text: str) -> int:
     """The length of the longest text that goes into cookies, by halves."""
     low, high = 0, len(text)

@@ -18,7 +18,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from cookiesession import Key, KeyRing, SessionManager, SessionMiddleware, SessionTooLarge, get_session
-from cookiesession.guards import user_agent
+from cookiesession.guards import client_network, user_agent
 from cookiesession.stores.memory import MemoryStore
 from cookiesession.testing import cookies_for, read_session
 
@@ -166,16 +166,21 @@ def test_a_bound_session_that_was_made_without_headers_is_nobodys() -> None:
     assert None is not read_session(manager, cookies)
 
 
-def test_a_test_clients_own_headers_open_a_bound_session() -> None:
-    """As a browser would send them."""
-    manager = SessionManager(RING, bind=user_agent)
+@pytest.mark.parametrize("address", ["testclient", "192.0.2.7"])
+def test_a_test_clients_own_headers_and_address_open_a_bound_session(address: str) -> None:
+    """As a browser would send them. A session of another address does not open."""
+    manager = SessionManager(RING, bind=(user_agent, client_network()))
     app = Starlette(routes=[Route("/who", _who)], middleware=[Middleware(SessionMiddleware, manager)])
-    cookies = cookies_for(manager, {}, subject="42", headers=[(b"user-agent", b"browser 7")])
+    sent = [(b"user-agent", b"browser 7")]
+    cookies = cookies_for(manager, {}, subject="42", headers=sent, client=address)
 
-    async def go(agent: str) -> str:
-        transport = httpx.ASGITransport(app)
+    async def go(agent: str, host: str) -> str:
+        transport = httpx.ASGITransport(app, client=(host, 50000))
         options: dict[str, Any] = {"base_url": "https://test", "cookies": cookies, "headers": {"user-agent": agent}}
         async with httpx.AsyncClient(transport=transport, **options) as client:
             return (await client.get("/who")).text
 
-    assert ["42", "None"] == [asyncio.run(go(agent)) for agent in ("browser 7", "browser 8")]
+    clients = [("browser 7", address), ("browser 8", address), ("browser 7", "198.51.100.7")]
+    assert ["42", "None", "None"] == [asyncio.run(go(*client)) for client in clients]
+    assert None is not read_session(manager, cookies, headers=sent, client=address)
+    assert None is read_session(manager, cookies, headers=sent)

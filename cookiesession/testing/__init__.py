@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from cookiesession.keys import Key
     from cookiesession.manager import SessionManager
     from cookiesession.session import Session
+    from cookiesession.state import Scope
 
 T = TypeVar("T")
 
@@ -29,11 +30,13 @@ def cookies_for(
     age: timedelta = timedelta(0),
     key: Key | None = None,
     headers: Iterable[tuple[bytes, bytes]] = (),
+    client: str | None = None,
 ) -> dict[str, str]:
     """The cookies of a session with this data, by name, for any test client's jar.
 
     `age` is how long ago the session began and was last used, and `key` what it is sealed under instead of the primary.
-    `headers` are those of the client, for the guards of `bind`. Raises what `SessionManager.save()` raises. With a
+    `headers` and `client` are those of the client and its address, for the guards of `bind`: test clients have one of
+    their own (Starlette's `"testclient"`, httpx's `"127.0.0.1"`). Raises what `SessionManager.save()` raises. With a
     store or a revocation this runs an event loop of its own: in a coroutine, await `SessionManager.save()` instead.
 
     >>> from cookiesession import Key, KeyRing, SessionManager
@@ -46,34 +49,44 @@ def cookies_for(
     then = manager.with_configuration(
         clock=lambda: now() - age.total_seconds(), keys=keys if key is None else KeyRing(key)
     )
-    session = then.session(tuple(headers))
+    sent = tuple(headers)
+    session = then.session(sent, _scope(sent, client))
     session.data = data
     session.subject = subject
     if persistent is not None:
         session.persistent = persistent
     mode = then.mode
-    headers = mode.commit(session) if isinstance(mode, CookieMode) else asyncio.run(then.save(session))
-    return dict(line.decode().partition(";")[0].split("=", 1) for _, line in headers)
+    answer = mode.commit(session) if isinstance(mode, CookieMode) else asyncio.run(then.save(session))
+    return dict(line.decode().partition(";")[0].split("=", 1) for _, line in answer)
 
 
 def read_session(
-    manager: SessionManager[T], source: Any, *, headers: Iterable[tuple[bytes, bytes]] = ()
+    manager: SessionManager[T],
+    source: Any,
+    *,
+    headers: Iterable[tuple[bytes, bytes]] = (),
+    client: str | None = None,
 ) -> Session[T] | None:
     """The session in a jar, or in a response's `Set-Cookie` headers; None where there is none, or none that is valid.
 
     `source` is a mapping of names to values (as `cookies_for` gives), a cookie jar, or a response of httpx, Starlette
-    or requests; `headers` are those of the client, for the guards of `bind`. A response that deletes the session gives
-    None, as does one that does not write it: then the client's jar tells what it has.
+    or requests; `headers` and `client` are as for `cookies_for`. A response that deletes the session gives None, as does
+    one that does not write it: then the client's jar tells what it has.
 
     >>> from cookiesession import Key, KeyRing, SessionManager
     >>> read_session(SessionManager(KeyRing(Key.generate())), {"__Host-session": "forged"}) is None
     True
     """
     pairs = "; ".join(f"{name}={value}" for name, value in _pairs(source))
-    session = manager.session([*headers, (b"cookie", pairs.encode("latin-1"))])
+    sent = [*headers, (b"cookie", pairs.encode("latin-1"))]
+    session = manager.session(sent, _scope(sent, client))
     if not isinstance(manager.mode, CookieMode):
         asyncio.run(manager.load(session))
     return None if session.is_new else session
+
+
+def _scope(headers: Iterable[tuple[bytes, bytes]], client: str | None) -> Scope:
+    return {"type": "http", "headers": headers, "client": None if client is None else (client, 0)}
 
 
 def _pairs(source: Any) -> Iterable[tuple[str, str]]:
