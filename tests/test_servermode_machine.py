@@ -33,10 +33,7 @@ if TYPE_CHECKING:
     from cookiesession import Session
     from cookiesession.stores import Record
 
-pytestmark = [
-    pytest.mark.timeout(900),  # seconds: outside CI, Hypothesis makes what breaks a claim smaller
-    pytest.mark.no_cover,  # what runs here runs in other tests too, and here so often that measuring takes most of it
-]
+pytestmark = pytest.mark.timeout(900)  # seconds: outside CI, Hypothesis makes what breaks a claim smaller
 
 ADA: Final = "ada"  # whose session the requests begin with
 IDLE: Final = 1000  # seconds
