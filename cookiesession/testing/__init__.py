@@ -70,8 +70,8 @@ def read_session(
     """The session in a jar, or in a response's `Set-Cookie` headers; None where there is none, or none that is valid.
 
     `source` is a mapping of names to values (as `cookies_for` gives), a cookie jar, or a response of httpx, Starlette
-    or requests; `headers` and `client` are as for `cookies_for`. A response that deletes the session gives None, as does
-    one that does not write it: then the client's jar tells what it has.
+    or requests; `headers` and `client` are as for `cookies_for`. A response that deletes the session gives None, as
+    does one that does not write it: then the client's jar tells what it has.
 
     >>> from cookiesession import Key, KeyRing, SessionManager
     >>> read_session(SessionManager(KeyRing(Key.generate())), {"__Host-session": "forged"}) is None
