@@ -1,14 +1,14 @@
 """Requests of one browser at once, in any order that a store can answer them: what survives, and what never comes back.
 
-Hypothesis makes a `Plan`, a `World` plays it, and every claim is checked of what is left. The clock stands still while
-the requests are under way, and a response is in the browser as soon as it is made.
+Some begin with the browser's first cookie, others with what a response has left there. Hypothesis makes a `Plan`, a
+`World` plays it, and every claim is checked of what is left. The clock stands still while the requests are under way,
+and a response is in the browser as soon as it is made.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import chain, islice, repeat
@@ -39,6 +39,7 @@ ADA: Final = "ada"  # whose session the requests begin with
 IDLE: Final = 1000  # seconds
 LARGE: Final = "x" * 8000  # more than two cookies hold
 MOST_TURNS: Final = 2000  # far more calls than any plan makes
+NOWHERE: Final = -1  # the jar of a session that is in none yet
 
 # Examples that are the same in every run. What breaks a claim is searched and not made small: the first one tells.
 SLICE: Final = settings(max_examples=400, derandomize=True)
@@ -84,6 +85,8 @@ class Request:
 
     steps: Sequence[Step]
     late: Sequence[Step]
+    follows: bool
+    """Whether it comes once the request before it is answered, with the browser's cookie, and not with the first."""
 
     @property
     def renews(self) -> bool:
@@ -111,11 +114,6 @@ class Plan:
         return any(step in steps for request in self.requests for step in (*request.steps, *request.late))
 
     @property
-    def renewals(self) -> int:
-        """How many requests renew the session."""
-        return sum(request.renews for request in self.requests)
-
-    @property
     def keeps_the_user(self) -> bool:
         """Whether nobody ends the session, nor has its record go at once for those that come with the same cookie."""
         return not self.does(*ENDING) and bool(self.renew_grace or not self.does(Visit.renew, Visit.shrink))
@@ -126,17 +124,29 @@ class Plan:
         return not self.overflow or (self.is_large and not self.does(Visit.shrink, Visit.empty))
 
 
+@dataclass(frozen=True)
+class Identity:
+    """What a cookie opens, as far as the requests know: whose session, and where that has its id from."""
+
+    owner: str
+    jar: int
+    """The first one that has the id. 0 is the one of before all requests."""
+
+
 class Visit:
     """One request. It writes the name of the user that it is for, wherever it writes."""
 
-    def __init__(self, world: World, number: int, session: Session[Any]) -> None:
+    def __init__(self, world: World, number: int, session: Session[Any], identity: Identity) -> None:
         self.world = world
         self.session = session
-        self.owner = ADA
+        self.identity = identity
         self.field = f"field {number}"
         self.changes: set[str] = set()
-        self.jar = 0  # which one has the id of its session
-        self.is_adrift = False  # it has emptied the session, or wanted to renew it and another was faster
+
+    @property
+    def owner(self) -> str:
+        """For whom it is."""
+        return self.identity.owner
 
     async def write(self) -> None:
         """Changes a field that no other request changes."""
@@ -151,9 +161,12 @@ class Visit:
 
     async def count(self) -> None:
         """Adds to what all requests add to."""
-        with suppress(SessionEnded):
+        before = dict(self.session.data)
+        try:
             await self.session.transact(self._add)
-            self.world.counts += not self.is_adrift
+            self.world.counts += 1
+        except SessionEnded:
+            self.world.vain += before != self.session.data
 
     async def touch(self) -> None:
         """Reads the session."""
@@ -173,13 +186,14 @@ class Visit:
 
     async def empty(self) -> None:
         """Takes everything out, which ends the session unless others put something in."""
+        self.world.emptied |= changes(self.session)
         self.session.data.clear()
 
     async def log_out(self) -> None:
         """Ends the session. What is written after that is somebody else's."""
         self.session.clear()
-        self.world.ended |= set() if self.is_adrift else {self.jar}
-        self.owner = f"{self.field}'s next user"
+        self.world.ended.add(self.identity.jar)
+        self.identity = Identity(f"{self.field}'s next user", NOWHERE)
 
     async def log_in(self) -> None:
         """Ends the session, and begins the next user's."""
@@ -207,7 +221,8 @@ MOVING: Final = (Visit.shrink, Visit.grow)
 def plans(*, logouts: bool, overflow: bool) -> SearchStrategy[Plan]:
     """Two to five requests, which end the session only with `logouts`. With `overflow` there are no transactions."""
     steps = st.sampled_from((*LASTING, *(ENDING * logouts), *(MOVING if overflow else (Visit.count,))))
-    request = st.builds(Request, steps=st.lists(steps, max_size=3), late=st.lists(steps, max_size=2))
+    listed = {"steps": st.lists(steps, max_size=3), "late": st.lists(steps, max_size=2)}
+    request = st.builds(Request, **listed, follows=st.booleans())
     return st.builds(
         Plan,
         requests=st.lists(request, min_size=2, max_size=5),
@@ -243,10 +258,15 @@ class World:
         ring = KeyRing(OLD) if plan.is_rotated else RING
         self.site = Site(ring, store=self.store, clock=self.clock, **self.options)
         self.jars: list[dict[bytes, bytes]] = []  # the first cookie, and the browser's after each response
+        self.identity = Identity(ADA, 0)  # of the browser's cookie
+        self.answered: list[asyncio.Event] = []
         self.ended: set[int] = set()  # the jars whose session somebody ends
-        self.is_renewing = False  # or has been
+        self.renewing: set[int] = set()  # and whose somebody renews, or has renewed
+        self.renewed: set[int] = set()  # and whose somebody has renewed
+        self.emptied: set[str] = set()  # what those who take everything out have seen
         self.saved: list[Saved] = []
         self.counts = 0  # the transactions that were done
+        self.vain = 0  # and those that were not, and changed data all the same
         self.at_once: list[Session[Any]] = []  # of the jars, as soon as all is answered
         self.later: list[Session[Any]] = []  # and when every grace is over
 
@@ -256,6 +276,7 @@ class World:
         self.jars.append(dict(self.site.jar))
         self.site = self.site.another(KeyRing(KEY, OLD), **self.options)
         self.clock.now += IDLE // 2 + 1 if self.plan.is_due else 0
+        self.answered = [asyncio.Event() for _ in self.plan.requests]
         visits = [self.visit(number, request) for number, request in enumerate(self.plan.requests)]
         tasks = [asyncio.create_task(visit) for visit in visits]
         await self.store.serve(tasks, self.plan.turns)
@@ -266,26 +287,43 @@ class World:
         return self
 
     async def visit(self, number: int, request: Request) -> None:
-        """One request, which came with the first cookie."""
-        visit = Visit(self, number, await self.site.open(self.jars[0]))
+        """One request, until all is saved that comes after its response too."""
+        visit = await self.arrive(number, request)
         for step in request.steps:
             await step(visit)
         await visit.pause()
-        self.is_renewing |= request.renews
+        former = visit.identity
+        self.renewing |= {former.jar} if request.renews else set()
         lines = await self.site.save(visit.session)
-        visit.is_adrift = Visit.empty in request.steps or (request.renews and not lines)
-        visit.jar = len(self.jars) if request.renews and lines else 0
+        if lines and (request.renews or former.jar == NOWHERE):
+            self.renewed |= {former.jar} if request.renews else set()
+            visit.identity = Identity(former.owner, len(self.jars))
+        self.identity = visit.identity if lines else self.identity
         self.jars.append(dict(self.site.jar))
+        self.answered[number].set()
         self.note(visit, lasts=True)
         visit.field, visit.changes = f"late field {number}", set()
         for step in request.late:
             await step(visit)
-        await self.site.manager.save_late(visit.session)
+        if visit.session._state.opened:  # as the middleware does
+            await self.site.manager.save_late(visit.session)
         self.note(visit, lasts=Visit.renew not in request.late)
 
+    async def arrive(self, number: int, request: Request) -> Visit:
+        """A request as its handler gets it."""
+        jar, identity = self.jars[0], Identity(ADA, 0)
+        if request.follows and number:
+            await self.answered[number - 1].wait()
+            jar, identity = dict(self.site.jar), self.identity
+        session = await self.site.open(jar)
+        state: Any = session._state  # and not is_new, which opens the session
+        if state.held is None and state.carried is None:
+            identity = Identity(f"field {number}'s first user", NOWHERE)
+        return Visit(self, number, session, identity)
+
     def note(self, visit: Visit, *, lasts: bool) -> None:
-        """What `visit` has saved lasts if that was before any renewal, or is in the renewed session."""
-        self.saved.append(Saved(visit.changes, lasts=lasts and (visit.jar > 0 or not self.is_renewing)))
+        """What `visit` has saved lasts if that was before any renewal of that id."""
+        self.saved.append(Saved(visit.changes, lasts=lasts and visit.identity.jar not in self.renewing))
 
 
 def at_random(size: int) -> bytes:
@@ -327,10 +365,20 @@ def no_change_is_lost(world: World) -> None:
 
 
 def no_loss_is_silent(world: World) -> None:
-    """There is an event for each that has lost a change to somebody's renewal."""
-    if world.plan.keeps_the_user and world.plan.is_stored:
-        lost = [saved for saved in world.saved if not saved.changes <= changes(world.at_once[-1])]
+    """There is an event for each that has lost a change to somebody's renewal, or to somebody who took all out.
+
+    But for what those saw who took it out.
+    """
+    if world.plan.is_stored and not world.plan.does(Visit.log_out, Visit.log_in):
+        left = world.emptied.union(*map(changes, world.later))
+        left |= set() if world.plan.keeps_the_user else {"label"}  # which alone makes no session
+        lost = [saved for saved in world.saved if not saved.changes <= left]
         assert len(lost) <= len(world.site.of(LateWrite))
+
+
+def no_transaction_is_half_done(world: World) -> None:
+    """The handler of one that says that the session has ended sees nothing of it."""
+    assert 0 == world.vain
 
 
 def users_share_no_session(world: World) -> None:
@@ -340,21 +388,23 @@ def users_share_no_session(world: World) -> None:
 
 
 def ended_session_stays_ended(world: World) -> None:
-    """After a logout, early or late, by an old id or the new one, no cookie opens it, but for a renewal's grace.
+    """After a logout, early or late, by an old id or the new one, no cookie opens it from then on.
 
     Without a grace nobody knows what an old id was renewed to: the logout's own cookie opens nothing.
     """
     if world.plan.is_stored and world.ended:
-        opened = world.later if world.plan.does(Visit.renew) else world.at_once
-        jars = range(len(opened)) if world.plan.renew_grace else world.ended
-        assert all(opened[jar].data.get("user") != ADA for jar in jars)
+        for opened in (world.at_once, world.later):
+            jars = range(len(opened)) if world.plan.renew_grace else world.ended - {NOWHERE}
+            assert all(opened[jar].data.get("user") != ADA for jar in jars)
 
 
 def old_id_dies(world: World) -> None:
-    """With the grace of the first renewal, whatever the requests with it do."""
-    if world.plan.is_stored and world.plan.renewals:
-        assert world.later[0].is_new
-        assert world.plan.renew_grace or world.at_once[0].is_new
+    """With the grace of its renewal, whatever the requests with it do."""
+    if world.plan.is_stored:
+        # With overflow, what begins meanwhile is in its cookie.
+        for jar in world.renewed & ({0} if world.plan.overflow else set(range(len(world.jars)))):
+            assert world.later[jar].is_new
+            assert world.plan.renew_grace or world.at_once[jar].is_new
 
 
 def no_record_is_left_over(world: World) -> None:
@@ -368,6 +418,7 @@ CLAIMS: Final[Sequence[Claim]] = (
     nobody_is_signed_out,
     no_change_is_lost,
     no_loss_is_silent,
+    no_transaction_is_half_done,
     users_share_no_session,
     ended_session_stays_ended,
     old_id_dies,
