@@ -60,7 +60,8 @@ def client_network(ipv4: int = 24, ipv6: int = 56) -> Guard:
     """The network of the client's address, by its prefix's bits.
 
     The address is what the server says it is: behind a proxy that is the proxy's, unless the server is told to believe
-    `X-Forwarded-For`. Phones change networks, and so do people; browsers go back and forth between IPv4 and IPv6.
+    `X-Forwarded-For`, and over a Unix socket there is none: then all clients are alike. Phones change networks, and so
+    do people; browsers go back and forth between IPv4 and IPv6.
 
     Raises `ConfigurationError` for a prefix that no address has.
 
