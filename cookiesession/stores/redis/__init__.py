@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 
@@ -83,7 +83,7 @@ class RedisStore:
         self._clock = clock
         self._made: Made | None = client_from_url(client, self._timeout) if isinstance(client, str) else None
         self._client: Any = _usable(self._made.client if self._made else client)
-        self._places: Any = asyncio.Semaphore(self._made.max_connections) if self._made else nullcontext()
+        self._places: Final = asyncio.Semaphore(self._made.max_connections) if self._made else None
         # Whether a record and the index of its subject are not written in one step, as they are on different servers.
         self._apart = isinstance(self._client, RedisCluster)
 
@@ -145,7 +145,9 @@ class RedisStore:
         raise StoreUnavailable(problem)  # out here, so that no log shows what led to it
 
     async def _attempt(self, operation: Callable[P, Awaitable[T]], *arguments: P.args, **options: P.kwargs) -> T:
-        async with self._places:
+        if self._places is not None:
+            await self._places.acquire()
+        try:
             if isinstance(self._client, RedisCluster):
                 await self._client.initialize()  # or the driver sends its first commands to servers at random
             try:
@@ -153,11 +155,15 @@ class RedisStore:
             except ClusterCrossSlotError:  # one server of a cluster for all, or a proxy in front of several
                 self._apart = True
                 return await operation(*arguments, **options)
+        finally:
+            if self._places is not None:
+                self._places.release()
 
-    # What follows runs within the deadline of `_ask`.
+    # What follows runs within the deadline of `_ask`. What is asked most goes by execute_command(), which the driver's
+    # get() and evalsha() call too, after checks of their own.
 
     async def _text(self, key: bytes) -> bytes | None:
-        try:  # as the driver's get() does, without what that does besides
+        try:
             text: bytes | None = await self._client.execute_command("GET", self._name(key))
         except ResponseError as error:
             if str(error).startswith("WRONGTYPE"):  # not a string
@@ -217,7 +223,7 @@ class RedisStore:
 
     async def _run(self, script: Script, keys: Sequence[str], arguments: Sequence[object]) -> Any:
         try:
-            return await self._client.evalsha(script.digest, len(keys), *keys, *arguments)
+            return await self._client.execute_command("EVALSHA", script.digest, len(keys), *keys, *arguments)
         except NoScriptError:  # a server that has been restarted, or taken over
             return await self._client.eval(script.text, len(keys), *keys, *arguments)
 
