@@ -12,7 +12,6 @@ import gc
 import os
 import selectors
 import socket
-import statistics
 import subprocess
 import sys
 import time
@@ -67,8 +66,9 @@ def load(port: int, requests: Sequence[bytes], seconds: float) -> Load:
         share = _drive(port, requests, watch)
     finally:
         gc.enable()
-    percentiles = statistics.quantiles(watch.times, n=100, method="inclusive")
-    return Load(watch.answers / seconds, percentiles[49] / 1e6, percentiles[98] / 1e6, share)
+    times = sorted(watch.times)
+    median, p99 = (times[len(times) * part // 100] / 1e6 for part in (50, 99))
+    return Load(watch.answers / seconds, median, p99, share)
 
 
 def cookies_of(port: int, path: str, headers: Headers) -> list[bytes]:
@@ -158,12 +158,12 @@ class _Watch:
         self.start: Final = time.perf_counter_ns() + int(delay * 1e9)
         self.end: Final = self.start + int(seconds * 1e9)
         self.answers = 0
-        self.times: list[int] = []  # nanoseconds, of all requests sent in it, whenever they are answered
+        self.times: list[int] = []  # nanoseconds, of all requests that were under way in it, to their answers
 
     def note(self, sent: int, answered: int) -> bool:
         """Counts one answer. Whether there is time for another."""
         self.answers += self.start <= answered < self.end
-        if self.start <= sent < self.end:
+        if sent < self.end and answered >= self.start:  # so that each visitor has one at least, however slow
             self.times.append(answered - sent)
         return answered < self.end
 

@@ -82,7 +82,7 @@ def measure(folder: Path, redis: int, runs: int, seconds: float, crowds: Sequenc
 
 def concurrency_reports(folder: Path, redis: int, *, quick: bool) -> list[Report]:
     """Answers per second and latencies, by the number of visitors."""
-    runs, seconds, crowds = (1, 0.3, VISITORS[:3:2]) if quick else (9, 0.3, VISITORS)
+    runs, seconds, crowds = (1, 0.3, VISITORS[:3:2]) if quick else (7, 0.4, VISITORS)
     found = measure(folder, redis, runs, seconds, crowds)
     busiest = max(each.share for loads in found.values() for each in loads)
     notes = (
