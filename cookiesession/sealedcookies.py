@@ -115,6 +115,7 @@ class SealedCookies:
         carried.brought = range(count)
         carried.key = key
         carried.payload = payload
+        carried.rotated = False
         return headers
 
     def delete(self, carried: Carried) -> Headers:

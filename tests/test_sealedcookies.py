@@ -552,6 +552,59 @@ def _largest(site: Site, text: str) -> int:
     return low
 
 
+# Saved more than once
+
+
+@pytest.mark.parametrize("bind", [(), user_agent], ids=["for-all", "bound"])
+@in_each_mode
+def test_a_request_may_save_twice(mode: str, bind: Any) -> None:
+    """The second answer goes by what the browser has after the first: no stale chunk, and no needless line."""
+    site = Site(mode, bind=bind)
+    session = site.request(ADA)
+    session.data["text"] = "x" * 5000
+    first = site.respond(session)
+    session.data["text"] = "short"
+
+    second = site.respond(session)
+
+    lines = {"store": (1, 0)}.get(mode, (2, 2))
+    assert lines == (len(first), len(second))
+    assert {NAME} == set(site.jar)
+    assert {"text": "short"} == site.visit(headers=ADA).data
+
+
+@in_each_mode
+def test_what_was_sealed_again_is_not_sealed_again(mode: str) -> None:
+    """By the same request, whose first answer the browser has."""
+    site = Site(mode, KeyRing(OLD))
+    site.visit(put(a=1))
+    rotated = site.another(KeyRing(KEY, OLD))
+    session = rotated.request()
+    session.mark_accessed()
+    first = rotated.respond(session)
+    session.subject = "ada"
+
+    second = rotated.respond(session)
+
+    assert (1, 0 if mode == "store" else 1) == (len(first), len(second))
+    assert [OLD.id] == [event.old_key_id for event in rotated.of(Resealed)]
+    assert "ada" == rotated.request().subject
+
+
+@in_each_mode
+def test_what_was_deleted_is_not_deleted_again(mode: str) -> None:
+    """By the same request."""
+    site = _bound(mode)
+    session = site.request(ADA)
+    answers = []
+    for _ in range(2):
+        session.clear()
+        answers.append(len(site.respond(session)))
+
+    assert [1, 0] == answers
+    assert {} == site.jar
+
+
 # Expired beside live
 
 
