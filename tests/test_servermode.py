@@ -419,6 +419,19 @@ async def test_cookie_of_one_mode_opens_in_no_other() -> None:
     assert ({}, {}) == (of_id.data, of_data.data)
 
 
+@scenario
+async def test_id_that_comes_with_data_is_none() -> None:
+    """Authentic, but not what this application writes: its data would not be the record's."""
+    site = Site()
+    await site.put(a=1)
+    plaintext, _ = envelope.open(site.jar[NAME], RING, envelope.bind("id", NAME), now=START)
+    payload = replace(unpack(plaintext, START), data=b"\x80")
+    site.jar[NAME] = envelope.seal(pack(payload), KEY, envelope.bind("id", NAME), now=START)
+
+    assert {} == await site.read()
+    assert [Rejected(reason="undecodable")] == site.of(Rejected)
+
+
 # Time
 
 

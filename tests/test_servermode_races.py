@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import nullcontext
 from datetime import timedelta
 from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any
@@ -1065,6 +1066,40 @@ async def test_end_by_an_old_id_ends_whatever_it_was_renewed_to(way: str, renewa
 
 
 @scenario
+async def test_logout_by_an_old_id_comes_after_that_by_the_new_one() -> None:
+    """A request under way, which still had the session."""
+    site = Site()
+    await site.put(user="ada")
+    copy = dict(site.jar)
+    await _renewed(site)
+    under_way = await site.open(copy)
+    assert await site.manager.end(await site.open())
+
+    under_way.clear()
+    await site.save(under_way)
+
+    assert 0 == len(site.store)
+
+
+@scenario
+async def test_logout_that_failed_half_way_can_be_tried_again() -> None:
+    """By the old id, which still leads to what it was renewed to."""
+    site = Site()
+    await site.put(user="ada")
+    copy = dict(site.jar)
+    await _renewed(site)
+
+    for failing in ({"delete"}, set()):
+        site.store.failing = failing
+        leaving = await site.open(copy)
+        leaving.clear()
+        with pytest.raises(StoreUnavailable) if failing else nullcontext():
+            await site.save(leaving)
+
+    assert 0 == len(site.store)
+
+
+@scenario
 async def test_end_follows_a_renewal_that_comes_meanwhile() -> None:
     """Of the session that the old id was renewed to, while that is ended."""
     site = Site()
@@ -1174,6 +1209,26 @@ async def test_renewal_whose_answer_is_lost_leaves_the_session_as_it_was(grace: 
         assert 1 == again.data.get("a")
         assert [again.id_hash] == [info.id_hash for info in await site.manager.sessions("42")]
         assert START + 14 * 24 * HOUR == int(again.expires_at.timestamp())
+
+
+@scenario
+async def test_renewal_to_an_id_that_the_store_has_touches_neither_session() -> None:
+    """A source of randomness that repeats itself, of which the store tells: that record is somebody else's."""
+    site = Site()
+    session = await _subjects(site)
+    session.renew()
+    site.store.create = _present  # type: ignore[method-assign]
+    site.calls()
+
+    with pytest.raises(StoreUnavailable, match="drawn just now"):
+        await site.save(session)
+
+    assert [] == site.calls()
+    assert {"a": 1} == await site.read()
+
+
+async def _present(key: bytes, record: Record) -> bool:
+    return False
 
 
 @scenario
