@@ -125,12 +125,12 @@ class RevocableListing:
         if self._tracks is None:
             return
         is_listed = payload.subject is not None
-        if former is not None and former.subject is not None and (former.id != payload.id or not is_listed):
-            await self._forget(id_hash(former.id))
         if is_listed and await self._tracks.create(payload) is None:
             held = await self._tracks.load(payload.id)
             if held is not None:
                 await self._tracks.replace(payload, held.version)
+        if former is not None and former.subject is not None and (former.id != payload.id or not is_listed):
+            await self._forget(id_hash(former.id))
 
     async def _forget(self, id_hash: bytes) -> bool:
         """Removes the track of a session. Whether there was one."""
