@@ -12,14 +12,19 @@ from cookiesession.stores import Store
 class Revocation:
     """Where a manager without a store writes down which sessions have ended: an option of `SessionManager`.
 
-    - `store`: any `Store`. It holds one small record for each session that was ended, for as long as the session could
-      have lived.
+    - `store`: any `Store`. It holds one small record for each session that was ended or renewed, for as long as the
+      session could have lived. One that loses records brings sessions back: it must not evict any.
     - `check_every`: how long a process relies on what the store has answered about a session. What another process has
-      ended is noticed after so long at the latest, and what this one has, at once. 0 to ask for every request.
+      ended is noticed after so long at the latest, and what this one has, at once. 0 to ask for every request. A
+      renewal always asks.
     - `fail_open`: what a session counts as while the store does not answer: as ended, whose cookie stays as it is, or
       if this is true as live. Each such request is a `StoreFailed` event.
     - `track`: keeps a record of each session with a subject, without its data, so that `SessionManager.sessions()` can
-      list them. Costs up to two calls of the store whenever such a session is written.
+      list them. Costs up to three calls of the store whenever such a session is written, but for its data alone.
+
+    Sessions of a subject, and all, end by when they began: as exactly as the clocks of the instances agree. Where the
+    manager's lifetime is made shorter, sessions that have ended may come back if it is made longer again before those
+    that were sealed by then have expired.
 
     Raises `ConfigurationError` for options that cannot work.
 

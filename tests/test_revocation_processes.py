@@ -2,27 +2,33 @@
 
 Hypothesis makes a `Plan`, a `World` plays it, and every claim is checked of what was opened meanwhile and of what is
 left. Each call of the store is under way for a while before it has its effect, and its answer after that.
+And real processes, with a Redis between them.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
+import subprocess
+import sys
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import pytest
 from harness import Clock
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from redis_servers import Server, needs_a_server, running
 from revocable_site import EVERY, Instance, Jar
-from test_servermode import GRACE
+from test_servermode import GRACE, RING
 
 from cookiesession.stores.memory import MemoryStore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Sequence
+    from collections.abc import Callable, Coroutine, Iterator, Sequence
 
     from hypothesis.strategies import DataObject, SearchStrategy
 
@@ -241,10 +247,11 @@ class World:
             login.is_doomed = True
         concerned = [login for login in theirs if login.began < self.clock.now - TURN / 2]
         self.sweeps.update(users)
-        if len(users) > 1:
+        user, *others = users
+        if others:
             await manager.end_everything()
         else:
-            await manager.end_all(users[0], except_id=except_id)
+            await manager.end_all(user, except_id=except_id)
         self.sweeps.subtract(users)
         moment = self.now(process)
         for login in concerned:
@@ -407,3 +414,75 @@ def test_many_more_processes_keep_every_claim(data: DataObject) -> None:
     world = asyncio.run(World(data.draw(plans())).play())
 
     assert [] == world.broken
+
+
+# Real ones
+
+
+SLACK: Final = 0.05  # seconds by which the system may set its clock meanwhile
+
+
+class Process:
+    """A worker, and what it answers."""
+
+    def __init__(self, *options: object) -> None:
+        command = (sys.executable, "-W", "error", str(Path(__file__).with_name("revocation_worker.py")))
+        self.process = subprocess.Popen(  # noqa: S603  our own script
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self.tell(*options)
+
+    def tell(self, *command: object) -> None:
+        """Has it do something."""
+        assert self.process.stdin
+        self.process.stdin.write(json.dumps(command) + "\n")
+        self.process.stdin.flush()
+
+    def answer(self) -> Any:
+        """What it says next."""
+        assert self.process.stdout
+        return json.loads(self.process.stdout.readline())
+
+    def ask(self, *command: object) -> Any:
+        """Both."""
+        self.tell(*command)
+        return self.answer()
+
+
+@pytest.fixture(scope="module")
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One server."""
+    server = Server(tmp_path_factory.mktemp("redis"))
+    with running(server):
+        yield server.start()
+
+
+@pytest.fixture(params=[0.0, 1.0], ids=["every-request", "1s"])
+def processes(request: pytest.FixtureRequest, redis: Server) -> Iterator[tuple[float, Process, Process]]:
+    """Two on one Redis, of which the second asks it so often."""
+    keys = RING.primary.export()
+    first, second = Process(redis.url, keys, 0.0), Process(redis.url, keys, request.param)
+    try:
+        yield request.param, first, second
+    finally:
+        for each in (first, second):
+            each.process.kill()
+            each.process.communicate()
+
+
+@pytest.mark.servers
+@needs_a_server
+@pytest.mark.parametrize("how", ["id", "logout", "subject", "everything"])
+def test_real_processes_notice_within_the_interval(processes: tuple[float, Process, Process], how: str) -> None:
+    """Case F71. By the clock of the machine, from when the ending was done until a request began that still saw it."""
+    check_every, here, there = processes
+    cookie = here.ask("login", f"user of {how}")
+    there.tell("watch", cookie, 60)
+    assert there.answer() == "watching"
+
+    ended = here.ask("end", how, cookie)
+    last_seen, first_gone = there.answer()
+
+    assert last_seen < ended + check_every + SLACK
+    assert first_gone > 0
+    assert 0.0 == here.ask("watch", cookie, 60)[0]
