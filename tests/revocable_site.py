@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from harness import Clock
 from test_servermode import RING, Books
 
-from cookiesession import SessionManager
+from cookiesession import SessionManager, StoreUnavailable
 from cookiesession.revocation import Revocation
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
     from cookiesession import Session
     from cookiesession.events import Event
-    from cookiesession.stores import Store
+    from cookiesession.stores import Record, Store
 
 Jar = dict[bytes, bytes]
 
@@ -114,3 +115,30 @@ class Instance:
         calls: list[str] = self.store.calls
         self.store.calls = []
         return calls
+
+
+class Slow(Books):
+    """A store whose answers may be held up, each with what there was when it was asked."""
+
+    held: asyncio.Event | None = None
+
+    async def load(self, key: bytes) -> Record | None:
+        held = self.held
+        record = await super().load(key)
+        if held is not None:
+            await held.wait()
+            if "load" in self.failing:
+                raise StoreUnavailable("the store went away")
+        return record
+
+
+def slow_instance(**options: Any) -> Instance:
+    """A process with such a store."""
+    clock = Clock()
+    return Instance(store=Slow(clock), clock=clock, **options)
+
+
+async def until_waiting() -> None:
+    """Lets the others go on as far as they can."""
+    for _ in range(20):
+        await asyncio.sleep(0)

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from harness import Clock
-from revocable_site import EVERY, Instance, Jar
+from revocable_site import EVERY, Instance, Jar, slow_instance, until_waiting
 from test_servermode import GRACE, HOUR, KEY, NAME, OLD, Books, scenario
 
 from cookiesession import ConfigurationError, KeyRing, SessionTooLarge, StoreUnavailable
 from cookiesession.events import Cleared, LateWrite, Rejected, StoreFailed
+from cookiesession.records import subject_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,17 +63,19 @@ async def test_session_is_asked_for_before_it_is_opened() -> None:
 @scenario
 async def test_tasks_of_one_request_see_one_answer() -> None:
     """The first that comes: what another hears later, or does not hear, changes nothing."""
-    instance = Instance(check_every=0)
+    instance = slow_instance(check_every=0)
     jar = await instance.login("ada")
     session = instance.manager.session([(b"cookie", NAME + b"=" + jar[NAME])])
-    first = asyncio.ensure_future(session.load())
-    await asyncio.sleep(0)
+    instance.store.held = held = asyncio.Event()
     second = asyncio.ensure_future(session.load())
-    await first
-    instance.store.failing = ALL
+    await until_waiting()
+    instance.store.held = None
+    await session.load()
+    instance.store.failing = {"load"}
+    held.set()
     await second
-    session.data["n"] = 1
     instance.store.failing = set()
+    session.data["n"] = 1
 
     assert 1 == len(await instance.save(session, jar))
     assert {"user": "ada", "n": 1} == await instance.read(jar)
@@ -377,6 +380,26 @@ async def test_renewal_is_no_way_out_of_an_ending(everything: bool) -> None:
     assert {} == await there.read(stolen)
 
 
+@pytest.mark.parametrize("everything", [True, False], ids=["everything", "subject"])
+@scenario
+async def test_renewal_while_an_ending_is_on_its_way_is_no_way_out(everything: bool) -> None:
+    """It began after the ending was asked for, and its process could not know of it."""
+    clock = Clock()
+    here = Instance(store=Late(clock), clock=clock, check_every=0)
+    stolen = await here.login("ada")
+
+    async def renew_meanwhile() -> None:
+        clock.now += 0.25
+        assert 1 == len(await here.renew(stolen))
+        clock.now += 0.25
+
+    clock.now += 0.25
+    here.store.faster = renew_meanwhile
+    await (here.manager.end_everything() if everything else here.manager.end_all("ada"))
+
+    assert {} == await here.read(stolen)
+
+
 @scenario
 async def test_request_with_a_dead_session_spares_nobody() -> None:
     """end_all(except_id=) in a process that has not heard yet does not bring the session back, nor a renewed one."""
@@ -491,6 +514,7 @@ async def test_list_shows_what_lives() -> None:
     await instance.renew(jars[0])
     await instance.logout(jars[1])
     await instance.manager.end((await instance.manager.sessions("ada"))[-1])
+    assert 3 == len(await instance.store.find(subject_key("ada")))
     instance.clock.now += HOUR / 2 + 1
     for jar in jars:
         if await instance.read(jar):
@@ -502,6 +526,7 @@ async def test_list_shows_what_lives() -> None:
     assert sorted(live) == sorted(await listed(instance))
     assert 3 == await instance.manager.end_all("ada")
     assert [] == await listed(instance)
+    assert {} == await instance.store.find(subject_key("ada"))
 
 
 @scenario
