@@ -28,6 +28,9 @@ MARGIN: Final = 600
 REMEMBERED: Final = 10_000
 """How many answers of the store a process keeps, each for `check_every`."""
 
+RENEWALS: Final = 8
+"""So many of one session within one grace end its oldest id, which costs a call of the store for each."""
+
 _RESOLUTION: Final = 0.000_001  # seconds: `Payload.fraction` is rounded down
 
 
@@ -106,11 +109,13 @@ class Endings:
 
         By no clock where there is no grace: that of who ended it may be ahead.
         """
-        while ending is not None:
+        for _ in range(RENEWALS):
+            if ending is None:
+                return False
             if not ending.successor or ending.at <= self._clock():
-                return True
+                break
             [ending] = await self._look_up([of_session(ending.successor)], self._check_every)
-        return False
+        return True
 
     async def _look_up(self, names: list[bytes], within: float) -> list[Ending | None]:
         """What there is of these names, or was `within` so many seconds. The store is asked for all at once."""

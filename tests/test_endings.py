@@ -14,7 +14,7 @@ from revocable_site import Instance, slow_instance, until_waiting
 from test_servermode import GRACE, Books, scenario
 
 from cookiesession import StoreUnavailable, endings
-from cookiesession.endings import EVERYTHING, MARGIN, Ending, Endings, Standing, of_session, of_subject
+from cookiesession.endings import EVERYTHING, MARGIN, RENEWALS, Ending, Endings, Standing, of_session, of_subject
 from cookiesession.payload import Payload, id_hash
 from cookiesession.stores import ATTEMPTS, Record
 
@@ -355,6 +355,20 @@ async def test_old_id_is_dead_after_its_grace_without_a_look_at_the_newer() -> N
 
     assert DEAD == await known.standing(payload())
     assert ["load"] * 3 == instance.calls()
+
+
+@pytest.mark.parametrize(("renewals", "standing"), [(RENEWALS - 1, IN_GRACE), (RENEWALS, DEAD)], ids=["7", "8"])
+@scenario
+async def test_old_id_outlives_few_renewals(renewals: int, standing: Standing) -> None:
+    """Whoever renews a session all the time does not make its oldest cookie cost more and more calls."""
+    instance = Instance(check_every=0)
+    known = known_of(instance)
+    ids = [bytes([number]) * 16 for number in range(renewals + 1)]
+    for id, newer in pairwise(ids):
+        await known.end(id_hash(id), began=START, at=START + GRACE, successor=id_hash(newer))
+
+    assert standing == await known.standing(payload(ids[0]))
+    assert LIVE == await known.standing(payload(ids[-1]))
 
 
 @scenario
