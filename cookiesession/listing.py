@@ -109,11 +109,14 @@ class RevocableListing:
 
     async def end(self, id_hash: bytes, began: float | None) -> bool:
         """Ends a session, and what it was renewed to. False where that had been done before."""
-        now = self._clock()
-        was_live, successor = await self._endings.end(id_hash, began=now if began is None else began, at=now)
-        if successor:
-            was_live |= await self.end(successor, None)
-        await self._forget(id_hash)
+        now, was_live, links = self._clock(), False, [id_hash]
+        while links[-1]:
+            began = now if began is None else began
+            is_new, successor = await self._endings.end(links[-1], began=began, at=now)
+            was_live, began = was_live or is_new, None
+            links.append(successor)
+        for link in reversed(links[:-1]):
+            await self._forget(link)
         return was_live
 
     async def leave(self, payload: Payload) -> None:

@@ -196,6 +196,8 @@ class SessionManager(Generic[T]):
 
         That needs a store, and a client that has the id; else the change is lost, and reported as a `LateWrite`.
         """
+        if not handle._state.opened:
+            return
         if isinstance(self.mode, CookieMode):
             self.mode.report_late_write(handle)
         else:

@@ -135,10 +135,11 @@ class SessionMiddleware:
             if not self.lazy:
                 await self.manager.load(handle)
             await self.app(scope, receive, send_with_session)
-        except StoreUnavailable as error:
-            if started:
+        except Exception as error:
+            failure = _failure_of_the_store(error)
+            if started or failure is None:
                 raise
-            await _refuse(scope, send, error)
+            await _refuse(scope, send, failure)
             return
         if fixed and state.opened:
             await self.manager.save_late(handle)
@@ -197,6 +198,13 @@ def get_session(connection: HTTPConnection, scope_key: str = "session") -> Sessi
             f"there is no session in scope[{scope_key!r}]; add SessionMiddleware to the application"
         )
     return Session.of(handle)
+
+
+def _failure_of_the_store(error: Exception) -> StoreUnavailable | None:
+    """What `error` is, if it is that alone: a task group puts it into an `ExceptionGroup`, maybe of several."""
+    while isinstance(error, ExceptionGroup) and error.split(StoreUnavailable)[1] is None:
+        error = error.exceptions[0]
+    return error if isinstance(error, StoreUnavailable) else None
 
 
 async def _refuse(scope: Scope, send: Send, error: StoreUnavailable) -> None:

@@ -17,6 +17,7 @@ from cookiesession.records import Records
 from cookiesession.rules import Rules
 from cookiesession.saving import Saving, succeed
 from cookiesession.sealedcookies import SealedCookies
+from cookiesession.servedstate import ServedState
 from cookiesession.state import Carried, State
 
 if TYPE_CHECKING:
@@ -34,28 +35,7 @@ T = TypeVar("T")
 
 NOT_LOADED: Final = "the session is in a store, and not loaded yet: await load_session(request) before it is used"
 
-
-class ServedState(State[T]):
-    """What one request knows of a session that is in a store."""
-
-    __slots__ = ("__weakref__", "carried", "held", "is_adrift", "is_cleared", "is_loaded", "ticket")
-
-    ticket: Carried | None  # the cookie's own side, once it has been read
-    carried: T | None  # the data, where the cookie holds it
-    held: Held | None  # as the store had it last
-    is_loaded: bool
-    is_adrift: bool  # the store did not answer, and the request goes on without
-    is_cleared: bool  # by clear()
-
-    def __init__(self, owner: ServerMode[T], headers: Iterable[tuple[bytes, bytes]], scope: Scope | None) -> None:
-        super().__init__(owner, headers, scope)
-        self.ticket = self.carried = self.held = None
-        self.is_loaded = self.is_adrift = self.is_cleared = False
-
-    def settle(self, payload: Payload) -> None:
-        """Takes note of what is kept from now on."""
-        super().settle(payload)
-        self.is_cleared = False
+_RENEWALS: Final = 8  # of one session within one grace: each costs whoever comes with the oldest id a call of the store
 
 
 class ServerMode(Rules[T], Generic[T]):
@@ -128,9 +108,11 @@ class ServerMode(Rules[T], Generic[T]):
     async def _load(self, id: bytes) -> Held | None:
         """The record of an id; None also where the session has ended that it was renewed to."""
         held = newest = await self._records.load(id)
-        while newest is not None and newest.payload.superseded_by:
+        for _ in range(_RENEWALS):
+            if newest is None or not newest.payload.superseded_by:
+                return None if newest is None else held
             newest = await self._records.load_key(newest.payload.superseded_by)
-        return None if newest is None else held
+        return None
 
     def _begin(self, state: ServedState[T]) -> T:
         ticket = self._look(state)

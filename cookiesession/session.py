@@ -261,8 +261,8 @@ class Session(Generic[T]):
         faster: of 200 concurrent increments none is lost. `data` then holds the result, and what the handler has
         changed besides is still saved with the response. A new session is not in the store yet, and only changed.
 
-        Raises `SessionEnded` where somebody has ended the session meanwhile, `StoreUnavailable`, `UnencodableData`,
-        what `change` raises, and `ConfigurationError` where the manager has no store.
+        Raises `SessionEnded` where somebody has ended or renewed the session meanwhile, `StoreUnavailable`,
+        `UnencodableData`, what `change` raises, and `ConfigurationError` where the manager has no store.
         """
         return self._state.owner.transact(self, change)
 

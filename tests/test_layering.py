@@ -65,6 +65,7 @@ FLOORS = {
     "cookiemode": 6,
     "records": 5,
     "endings": 5,
+    "servedstate": 6,
     "saving": 6,
     "listing": 7,
     "revocablemode": 8,

@@ -417,3 +417,36 @@ def test_store_without_a_check_starts_too(store: Store) -> None:
     reply = exchange(SessionMiddleware(handler(lambda scope: None), keys=RING, store=store), [], kind="http")
 
     assert 200 == reply.status
+
+
+@pytest.mark.parametrize(("others", "status"), [(0, 503), (1, 500)], ids=["alone", "among others"])
+def test_failure_in_a_task_group_is_a_503_too(store: Store, others: int, status: int) -> None:
+    """Two transactions at once, say. But not where something else has gone wrong as well."""
+
+    async def transact(request: Request) -> Response:
+        store.is_away = True
+        async with asyncio.TaskGroup() as group, asyncio.TaskGroup() as inner:
+            for each in (group, inner):
+                each.create_task(_awaited(get_session(request).transact(lambda data: data.update(a=1))))
+            for _ in range(others):
+                group.create_task(_broken())
+        return Response()
+
+    app = Starlette(routes=[Route("/", transact)])
+    app.add_middleware(SessionMiddleware, keys=RING, store=store)
+    browser = Browser(app)
+    browser.jar = _visited(handler(_count), store).jar
+
+    if status == 503:
+        assert 503 == browser.request().status
+    else:
+        with pytest.raises(ExceptionGroup):
+            browser.request()
+
+
+async def _awaited(awaitable: Any) -> None:
+    await awaitable
+
+
+async def _broken() -> None:
+    raise LookupError

@@ -1037,8 +1037,13 @@ async def test_old_id_opens_nothing_after_a_logout_by_the_new_one(renewals: int)
     assert ["load"] * (renewals + 1) == site.calls()
 
 
-@pytest.mark.parametrize("renewals", [1, 2, 1100])
-@pytest.mark.parametrize("way", ["clear", "late clear", "old cookie", "end"])
+@pytest.mark.parametrize(
+    ("way", "renewals"),
+    [
+        *((way, renewals) for way in ("clear", "late clear", "end") for renewals in (1, 2, 1100)),
+        *(("old cookie", renewals) for renewals in (1, 2, 7)),
+    ],
+)
 @scenario
 async def test_end_by_an_old_id_ends_whatever_it_was_renewed_to(way: str, renewals: int) -> None:
     """All in the chain, however long: by a request under way, by a second tab's cookie, by a list of before."""
@@ -1063,6 +1068,23 @@ async def test_end_by_an_old_id_ends_whatever_it_was_renewed_to(way: str, renewa
     assert {} == await site.read()
     assert {} == (await site.open(copy)).data
     assert 0 == len(site.store)
+
+
+@scenario
+async def test_id_from_many_renewals_ago_opens_nothing() -> None:
+    """Or whoever renews a thousand times in ten seconds has the store asked as often for each request."""
+    site = Site()
+    await site.put(user="ada")
+    copy = dict(site.jar)
+    for _ in range(9):
+        await _renewed(site)
+    site.calls()
+
+    after = await site.open(copy)
+
+    assert {} == after.data
+    assert ["load"] * 9 == site.calls()
+    assert {"user": "ada"} == await site.read()
 
 
 @scenario

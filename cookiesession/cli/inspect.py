@@ -129,7 +129,11 @@ def _header_rows(header: Header) -> Iterator[tuple[str, str]]:
 
 def _contents_rows(contents: Contents, now: int) -> Iterator[tuple[str, str]]:
     payload = contents.payload
-    flags = {"persistent": payload.flags & PERSISTENT, "compressed": contents.is_compressed}
+    flags = {
+        "persistent": payload.flags & PERSISTENT,
+        "compressed": contents.is_compressed,
+        "bound to a client": payload.bound is not None,
+    }
     yield (
         "plaintext",
         f"{contents.length} bytes, of which {contents.encoded} are encoded and {contents.padding} padding",

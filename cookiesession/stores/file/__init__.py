@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from cookiesession.errors import ConfigurationError, StoreUnavailable
 from cookiesession.stores import KEY_LENGTH
-from cookiesession.stores.deadline import within
+from cookiesession.stores.deadline import cancelled_after
 from cookiesession.stores.file.directory import RecordDirectory
 from cookiesession.stores.file.posix import LOCKING
 from cookiesession.stores.file.threads import Threads
@@ -116,7 +116,7 @@ class FileStore:
     async def _call(self, call: Callable[[threading.Event], T]) -> T:
         given_up = threading.Event()
         try:
-            return await within(self._timeout, self._threads.run(lambda: self._attempt(call, given_up)))
+            return await cancelled_after(self._timeout, self._threads.run(lambda: self._attempt(call, given_up)))
         finally:
             given_up.set()
 
