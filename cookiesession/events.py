@@ -113,7 +113,7 @@ class Stored:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreFailed:
-    """A store did not do what it was asked, and the application chose to go on without: `on_store_error`."""
+    """A store did not do what it was asked, and the request went on without: see `on_store_error`, and `Revocation`."""
 
     level: ClassVar[int] = logging.ERROR
     problem: str

@@ -222,8 +222,8 @@ class SessionManager(Generic[T]):
         """Ends all sessions of a subject but the one whose `id` is given. How many there were.
 
         Only those that began `before` a time (with its zone), if one is given. That of a session that has just been
-        renewed spares it too. With a revocation, sessions are counted only if they are tracked. Raises
-        `StoreUnavailable`.
+        renewed spares it too. With a revocation, sessions are counted only if they are tracked, and when they began is
+        by the clocks of the instances: log in or renew after it, or pass `except_id`. Raises `StoreUnavailable`.
         """
         return await self._listing().end_all(subject, except_id, _timestamp(before))
 

@@ -72,8 +72,8 @@ class ServerMode(Rules[T], Generic[T]):
             held = await self._load(ticket.payload.id)
         except StoreUnavailable as error:
             self._forgive(error)
-            state.is_adrift = True
-        if not state.is_loaded:  # by another task of this request, which may have changed it since
+            state.is_adrift = not state.is_loaded  # by another task of this request
+        if not state.is_loaded:  # or it may have been changed since
             state.held = held
             state.is_loaded = True
 

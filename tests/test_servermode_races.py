@@ -615,6 +615,36 @@ async def test_session_cleared_during_a_transaction_stays_cleared() -> None:
     assert 0 == len(site.store)
 
 
+class Failing(Books):
+    """A store that fails the second time it is asked for a record, and later than it answers the first time."""
+
+    loads = 0
+
+    async def load(self, key: bytes) -> Record | None:
+        self.loads += 1
+        if self.loads == 2:
+            await asyncio.sleep(0.01)
+            raise StoreUnavailable("the store is away")
+        return await super().load(key)
+
+
+@scenario
+async def test_session_that_a_task_has_loaded_stays_when_another_fails_to() -> None:
+    """Both at once, of one request."""
+    clock = Clock()
+    site = Site(store=Failing(clock), clock=clock, on_store_error="anonymous")
+    await site.put(a=1)
+    session = site.manager.session([(b"cookie", b"%s=%s" % (NAME, site.jar[NAME]))])
+
+    failing = [asyncio.ensure_future(session.load()) for _ in range(2)]
+    await failing[0]
+    session.data["b"] = 2
+    await failing[1]
+    await site.save(session)
+
+    assert {"a": 1, "b": 2} == await site.read()
+
+
 @scenario
 async def test_cleared_overflow_begins_anew_in_the_cookie() -> None:
     """And its record goes."""
