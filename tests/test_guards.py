@@ -207,7 +207,11 @@ def test_bind_is_a_guard_or_several(bind: Callable[[], Any]) -> None:
     assert guards.hash(None, ()) == guards.hash(None, ())
 
 
-@pytest.mark.parametrize("bind", [None, [], 7, "user-agent", b"", [user_agent, None], {"a": user_agent}], ids=repr)
+@pytest.mark.parametrize(
+    "bind",
+    [None, [], 7, "user-agent", b"", [user_agent, None], {"a": user_agent}],
+    ids=["none", "nothing", "number", "str", "bytes", "a-guard-and-none", "dict"],
+)
 def test_bind_that_is_no_guard_is_refused_at_once(bind: Any) -> None:
     """An empty list would bind to nothing what somebody meant to bind."""
     with pytest.raises(ConfigurationError, match=r"^bind is a guard, such as guards\.user_agent, or several$"):
