@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from coverage import Coverage
 from hypothesis import HealthCheck, Phase, settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 # Read where it is and not copied: see the README beside it for origins and licences.
 FOREIGN = Path(__file__).parents[2] / "shared" / "vectors"
@@ -29,28 +28,6 @@ settings.register_profile(
     phases=[Phase.explicit, Phase.generate],
 )
 settings.load_profile("ci" if "CI" in os.environ else "cookiesession")
-
-
-@pytest.fixture(scope="module")
-def greenlets() -> Iterator[None]:
-    """Has coverage look into greenlets, by which SQLAlchemy awaits. That makes it slow, so it does so nowhere else.
-
-    pytest-cov puts together what both have seen.
-    """
-    outer = Coverage.current()
-    if outer is None:
-        yield
-        return
-    outer.stop()
-    inner = Coverage(concurrency=["thread", "greenlet"], data_suffix=True)
-    inner.set_option("run:disable_warnings", ["module-not-measured", "no-data-collected"])
-    inner.start()
-    try:
-        yield
-    finally:
-        inner.stop()
-        inner.save()
-        outer.start()
 
 
 @pytest.fixture

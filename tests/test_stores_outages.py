@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from cookiesession.events import Event
 
-pytestmark = [pytest.mark.servers, pytest.mark.usefixtures("greenlets")]
+pytestmark = pytest.mark.servers
 
 TIMEOUT: Final = timedelta(seconds=1)  # the default, which a busy machine keeps where all is well
 LATEST: Final = 3 * TIMEOUT.total_seconds() + 1  # seconds that a 503 may take on a busy machine

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from cookiesession import Session
 
-pytestmark = [pytest.mark.servers, pytest.mark.usefixtures("greenlets")]
+pytestmark = pytest.mark.servers
 
 BIG: Final = "x" * 9000  # more than cookies hold
 GRACE: Final = 10  # seconds, the default of renew_grace

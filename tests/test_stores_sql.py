@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from pathlib import Path
 
-pytestmark = pytest.mark.usefixtures("greenlets")
 
 PATIENT = timedelta(seconds=20)  # for tests of what is done, and not of when, on a busy machine
 SUBJECT = bytes(KEY_LENGTH)

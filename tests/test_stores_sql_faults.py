@@ -31,7 +31,6 @@ from cookiesession.stores.sql import SQLStore
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
-pytestmark = pytest.mark.usefixtures("greenlets")
 
 SHORT = timedelta(seconds=0.3)
 OVERHEAD = 2.0  # seconds that a busy machine may add to a deadline; what is left alone takes far longer

@@ -128,7 +128,7 @@ def _prepare_sqlite(engine: AsyncEngine, path: Path) -> None:
             return None
         return status.st_dev, status.st_ino
 
-    def on_connect(connection: Any, record: Any) -> None:
+    def on_connect(connection: Any, record: Any) -> None:  # pragma: no cover - unseen, in a greenlet
         try:
             cursor = connection.cursor()
             cursor.execute("PRAGMA journal_mode = WAL")
@@ -140,7 +140,7 @@ def _prepare_sqlite(engine: AsyncEngine, path: Path) -> None:
                 raise
         record.info["file"] = identity()
 
-    def on_checkout(_connection: Any, record: Any, _proxy: Any) -> None:
+    def on_checkout(_connection: Any, record: Any, _proxy: Any) -> None:  # pragma: no cover - unseen, in a greenlet
         # SQLite would go on with the deleted file, unseen by whoever opens the new one.
         if record.info["file"] != identity():
             raise DisconnectionError
