@@ -30,6 +30,7 @@ from cookiesession import (
 )
 from cookiesession.events import Cleared, Event, LateWrite, Opened, Rejected, Resealed, Sealed, TooLarge
 from cookiesession.payload import PERSISTENT, Payload, pack
+from cookiesession.stores.memory import MemoryStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -999,3 +1000,32 @@ def test_a_late_change_without_a_store_is_reported() -> None:
 
     assert [LateWrite()] == site.of(LateWrite)
     assert {"a": 1} == site.read()
+
+
+def test_an_untouched_session_is_never_late() -> None:
+    """A handler that never looked at it cannot have changed it."""
+    site = Site()
+    site.store(a=1)
+    session = site.open()
+
+    asyncio.run(site.manager.save_late(session))
+
+    assert [] == site.of(LateWrite)
+    assert {"a": 1} == session.data
+
+
+@pytest.mark.parametrize("store", [None, MemoryStore()], ids=["cookies", "store"])
+def test_ending_everything_needs_a_revocation(store: MemoryStore | None) -> None:
+    """The message says what to do without one."""
+    manager = SessionManager(RING, store=store)
+
+    with pytest.raises(ConfigurationError, match="needs a revocation; sessions in a store end with its records"):
+        asyncio.run(manager.end_everything())
+
+
+def test_time_without_a_zone_is_refused() -> None:
+    """It would be taken for that of whatever zone the server is in."""
+    manager = SessionManager(RING, store=MemoryStore())
+
+    with pytest.raises(ValueError, match="with its zone"):
+        asyncio.run(manager.end_all("42", before=datetime(2027, 1, 1)))  # noqa: DTZ001 - the point of the test
