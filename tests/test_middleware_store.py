@@ -19,6 +19,7 @@ from starlette.routing import Mount, Route
 from cookiesession import (
     Key,
     KeyRing,
+    Revocation,
     Session,
     SessionManager,
     SessionMiddleware,
@@ -384,13 +385,19 @@ class Checked(Store):
         self._answer()
 
 
-@pytest.mark.parametrize("is_away", [False, True])
-def test_store_is_checked_when_the_application_starts(*, is_away: bool, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("of_revocation", [False, True], ids=["store", "revocation"])
+@pytest.mark.parametrize("is_away", [False, True], ids=["up", "away"])
+def test_store_is_checked_when_the_application_starts(
+    *, is_away: bool, of_revocation: bool, caplog: pytest.LogCaptureFixture
+) -> None:
     """Case G85: what is wrong is said then. A store that is not up yet keeps nobody from starting."""
     store = Checked()
     store.is_away = is_away
+    manager: SessionManager[Any] = (
+        SessionManager(RING, revocation=Revocation(store)) if of_revocation else SessionManager(RING, store=store)
+    )
     app = Starlette()
-    app.add_middleware(SessionMiddleware, keys=RING, store=store)
+    app.add_middleware(SessionMiddleware, manager)
     sent: list[Any] = []
 
     async def start() -> None:
