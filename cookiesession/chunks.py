@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 TRIES: Final = 4
 """How many cookies of one name, and how many combinations of chunks, are tried before a session counts as absent."""
 
+FIRST: Final = (0,)
+"""The indexes of the chunks of a token that one cookie holds."""
+
 # The first chunk has the cookie's own name and starts with the count and a dot, the others are numbered from 1.
 _SUFFIXES: Final = (b"", *(b".%d" % index for index in range(1, MAX_CHUNKS)))
 _INDEXES: Final = {suffix: index for index, suffix in enumerate(_SUFFIXES)}
@@ -48,12 +51,10 @@ def gather(
 
     Each candidate is the values of one session's chunks, a missing one empty: at most `TRIES`, first come first.
     """
-    if not cookies:
-        return (), ()
     if len(cookies) == 1:  # a whole token, as on nearly every request
         suffix, value = cookies[0]
         if not suffix and value[1:2] != b".":
-            return (0,), ((value.rstrip(_BLANK),),)
+            return FIRST, ((value.rstrip(_BLANK),),)
     found: dict[int, list[bytes]] = {}
     for suffix, value in cookies:
         index = _INDEXES.get(suffix.rstrip(_BLANK))
@@ -65,6 +66,8 @@ def gather(
 def join(parts: Sequence[bytes]) -> bytes:
     """The token of one candidate. Raises `InvalidToken` for a missing chunk and for what `split()` does not write."""
     first = parts[0]
+    if len(parts) == 1 and 0 < len(first) <= LINE_LIMIT and first[1:2] != b".":
+        return first
     for part in parts:
         if not 0 < len(part) <= LINE_LIMIT:
             raise InvalidToken("too_large" if part else "incomplete")

@@ -26,6 +26,8 @@ ENCODING_ERRORS: Final[tuple[type[Exception], ...]] = (
 )
 DECODING_ERRORS: Final[tuple[type[Exception], ...]] = (*ENCODING_ERRORS, MemoryError)
 
+_LARGE: Final = 100  # bytes of an entry, on the average, above which it is better compared than read back
+
 T = TypeVar("T")
 
 
@@ -52,8 +54,8 @@ class Codec(Protocol[T]):
         """Whether two encodings that differ hold the same data."""
         ...
 
-    def verify(self, data: T, encoded: bytes) -> None:
-        """Raises `UnencodableData` unless `encoded`, which `data` gave, gives it again."""
+    def verify(self, data: T, encoded: bytes, kept: bytes) -> None:
+        """Raises `UnencodableData` unless `encoded`, which `data` gave, gives it again. That `kept` does is known."""
         ...
 
     def entries(self, data: T) -> Iterable[tuple[str, Any]]:
@@ -90,9 +92,13 @@ class DictCodec:
         """Never: a dict and its encoding have one order."""
         return False
 
-    def verify(self, data: dict[str, Any], encoded: bytes) -> None:
+    def verify(self, data: dict[str, Any], encoded: bytes, kept: bytes) -> None:
         """Some of what can be encoded cannot be read back, such as a key that becomes a map."""
-        if self._can_decode(encoded):
+        try:
+            self.decode(encoded if len(encoded) < _LARGE * len(data) else self._changes(encoded, kept))
+        except DECODING_ERRORS:
+            pass  # raised below, out of this one's context
+        else:
             return
         blamed = [name for name, value in data.items() if not self._can_decode(self.encode({name: value}))]
         where = self.way(blamed[0]) if blamed else "the session"
@@ -105,6 +111,14 @@ class DictCodec:
     def way(self, name: object) -> str:
         """`session[key]`. A key that is no text may hold values, and only its type is told."""
         return f"session[{name!r}]" if isinstance(name, str | int) else f"session[a {type(name).__name__}]"
+
+    def _changes(self, encoded: bytes, kept: bytes) -> bytes:
+        """The entries of `encoded` that are not in `kept`: taking others apart takes longer than comparing them."""
+        try:
+            before, after = _read_entries(kept), _read_entries(encoded)
+        except DECODING_ERRORS:
+            return encoded
+        return self.encode({name: raw for name, raw in after.items() if before.get(name) != raw})
 
     def _can_decode(self, encoded: bytes) -> bool:
         try:
@@ -209,6 +223,8 @@ def _refuse_extension(code: int, data: memoryview) -> NoReturn:
 def _is_unicode(text: str) -> bool:
     return text.encode("utf-8", "replace").decode() == text
 
+
+_read_entries: Final = msgspec.msgpack.Decoder(dict[Any, msgspec.Raw]).decode
 
 _plain_decoder: Final = msgspec.msgpack.Decoder(ext_hook=_refuse_extension)
 

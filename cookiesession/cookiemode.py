@@ -15,12 +15,11 @@ from cookiesession.session import Session, SessionDict
 from cookiesession.state import State
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Callable
 
     from cookiesession.codec import Codec
     from cookiesession.configuration import Configuration
     from cookiesession.sealedcookies import Headers
-    from cookiesession.state import Scope
 
 T = TypeVar("T")
 
@@ -57,7 +56,7 @@ class CookieSessions(Rules[T], Generic[T]):
         now = int(self.clock())
         used = changed or state.due
         if used:
-            self.codec.verify(data, encoded)
+            self.codec.verify(data, encoded, state.payload.data)
             payload = self.used(state.payload, encoded, now)
         else:  # it only changes its key, and keeps its times: rotation extends nothing
             payload = self.identified(state.payload)
@@ -66,41 +65,39 @@ class CookieSessions(Rules[T], Generic[T]):
         except SessionTooLarge as error:
             raise SessionTooLarge(error.size, error.limit, codec.largest_entries(self.codec, data)) from None
         state.settle(payload)
-        return forgetting(state, headers)
+        return forgetting(state, headers) if state.site_data else headers
 
 
 class CookieMode(CookieSessions[T], Generic[T]):
     """The owner of sessions that end when they expire, or when the browser deletes them."""
 
-    def state(self, headers: Iterable[tuple[bytes, bytes]], scope: Scope | None) -> State[T]:
-        """That of a request."""
-        return State(self, headers, scope)
+    state_type: Final = State
 
     def open(self, state: State[T]) -> T:
         """The data of the request's session, or of a fresh one; fills in the rest of `state`."""
-        now = int(self.clock())
-        data = self._cookies.open(state, self.codec.decode, now)
-        if data is None:
-            return self.begin(state)
-        return self._resume(state, data, now)
+        moment = self.clock()
+        data = self._cookies.open(state, self.codec.decode, int(moment))
+        return self._begin_at(state, moment) if data is None else self._resume(state, data, int(moment))
 
     async def load(self, state: State[T]) -> None:
         """Nothing: all there is came with the request."""
 
     def commit(self, handle: Session[T] | SessionDict) -> Headers:
         """The headers that save an opened session, as `SessionManager.save()` promises them."""
+        state, encoded = handle._state, self.changed(handle)
+        if encoded is None and not state.amended and not state.overdue:
+            return []
         state, data = unwrap(handle)
-        encoded, changed = self.compare(state, data)
-        return self._save(state, data, encoded, changed=changed) if changed or state.overdue else []
+        return self._save(state, data, encoded or state.payload.data, changed=encoded is not None or state.amended)
 
     def report_late_write(self, handle: Session[T] | SessionDict) -> None:
         """Reports a change of an opened session that came after `commit()`, when the headers had left."""
-        state, data = unwrap(handle)
+        state = handle._state
         try:
-            _, changed = self.compare(state, data)
+            is_lost = self.changed(handle) is not None or state.amended
         except UnencodableData:
-            changed = True
-        if changed or state.site_data or (state.blank and state.key is not None):  # the latter by clear()
+            is_lost = True
+        if is_lost or state.site_data or (state.blank and state.key is not None):  # the latter by clear()
             self.reporter.report(LateWrite())
 
 

@@ -7,16 +7,14 @@ from typing import TYPE_CHECKING, Final
 from cookiesession import base64url
 from cookiesession.aead import Fernet
 from cookiesession.errors import InvalidToken
+from cookiesession.keys import VERSION
 
 if TYPE_CHECKING:
     from cookiesession.keys import Key, KeyRing
 
-# envelope = 0x01 | key id (4 bytes) | nonce | ciphertext | tag     (Fernet: the standard token, which starts with 0x80)
-VERSION: Final = b"\x01"
-"""The first byte of every envelope but Fernet's."""
-
+# envelope = header (0x01 | key id) | nonce | ciphertext | tag     (Fernet: the standard token, which starts with 0x80)
 HEADER: Final = 5
-"""Bytes before the nonce: the version and the key id."""
+"""Bytes before the nonce: the version and the key id, which are the `header` of a key."""
 
 
 def bind(purpose: str, context: bytes) -> bytes:
@@ -33,8 +31,10 @@ def seal(plaintext: bytes, key: Key, binding: bytes, *, now: int) -> bytes:
 
     `now` (seconds since the epoch) is written down by Fernet alone, which cannot do without.
     """
-    text = base64url.encode(seal_bytes(plaintext, key, binding, now=now))
-    return text + b"=" * (-len(text) % 4) if key.algorithm == "fernet" else text
+    if key.algorithm == "fernet":
+        text = base64url.encode(key.aead.seal(plaintext, binding, now=now))
+        return text + b"=" * (-len(text) % 4)
+    return base64url.encode(key.header + key.aead.seal(plaintext, key.header + binding, now=now))
 
 
 def open(token: bytes, ring: KeyRing, binding: bytes, *, now: int) -> tuple[bytes, Key]:
@@ -56,21 +56,19 @@ def seal_bytes(plaintext: bytes, key: Key, binding: bytes, *, now: int) -> bytes
     """The envelope itself, which `seal()` makes text of."""
     if key.algorithm == "fernet":
         return key.aead.seal(plaintext, binding, now=now)
-    header = VERSION + key.fingerprint
-    return header + key.aead.seal(plaintext, header + binding, now=now)
+    return key.header + key.aead.seal(plaintext, key.header + binding, now=now)
 
 
 def open_bytes(envelope: bytes, ring: KeyRing, binding: bytes, *, now: int) -> tuple[bytes, Key]:
     """What `open()` gives for the text of `envelope`."""
+    header = envelope[:HEADER]
+    key = ring.by_header.get(header)
+    if key is not None:
+        return key.aead.open(envelope[HEADER:], header + binding, now=now), key
     version = envelope[:1]
-    if version == VERSION:
-        key = ring.by_fingerprint.get(envelope[1:HEADER])
-        if key is None:
-            raise InvalidToken("unknown_key")
-        return key.aead.open(envelope[HEADER:], envelope[:HEADER] + binding, now=now), key
     if version == Fernet.VERSION:
         return _open_fernet(envelope, ring, binding, now)
-    raise InvalidToken("malformed")
+    raise InvalidToken("unknown_key" if version == VERSION else "malformed")
 
 
 def _open_fernet(envelope: bytes, ring: KeyRing, binding: bytes, now: int) -> tuple[bytes, Key]:

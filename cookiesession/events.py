@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Final
 
 if TYPE_CHECKING:
@@ -159,12 +160,12 @@ class Reporter:
         self._listener = listener
         self._clock = clock
         self._log_interval = log_interval
+        self.debugging: Final[Callable[[], bool]] = (
+            partial(_logger.isEnabledFor, logging.DEBUG) if listener is None else lambda: True
+        )
+        """Whether anybody would see an everyday event; asked before one is made."""
         self._silent_until: dict[type, float] = {}
         self._left_out: dict[type, int] = {}
-
-    def debugging(self) -> bool:
-        """Whether anybody would see an everyday event; asked before one is made."""
-        return self._listener is not None or _logger.isEnabledFor(logging.DEBUG)
 
     def report(self, event: Event) -> None:
         """Never raises: a listener that does is logged, and harms no request."""

@@ -14,6 +14,9 @@ from cookiesession.errors import KEYGEN, ConfigurationError, InvalidToken
 
 ALGORITHMS: Final[tuple[Algorithm, ...]] = get_args(Algorithm)
 
+VERSION: Final = b"\x01"
+"""The first byte of every envelope but Fernet's."""
+
 _TAG: Final = "csk1"  # "cookiesession key, version 1": something for a secret scanner to look for
 _SECRET: Final = 32  # bytes
 # 32 random bytes hold 30 different values on average. Fewer than 16, or nothing but printable ASCII, comes by chance
@@ -30,7 +33,7 @@ class Key:
     True
     """
 
-    __slots__ = ("_secret", "aead", "algorithm", "fingerprint", "id")
+    __slots__ = ("_secret", "aead", "algorithm", "fingerprint", "header", "id")
 
     def __init__(self, algorithm: Algorithm, secret: bytes) -> None:
         """`secret` is 32 random bytes. Raises `ConfigurationError` for anything that cannot be that."""
@@ -42,6 +45,7 @@ class Key:
         # The domain keeps this hash from ever meeting another hash of the same secret.
         named = b"cookiesession/v1/key-id\0" + algorithm.encode() + b"\0" + secret
         self.fingerprint: Final = hashlib.sha256(named).digest()[:4]
+        self.header: Final = VERSION + self.fingerprint  # what its envelopes start with; Fernet's do not
         self.id: Final = self.fingerprint.hex()
         self.aead: Final = aead.create(algorithm, secret, self.id)
 
@@ -97,14 +101,14 @@ class KeyRing:
     True
     """
 
-    __slots__ = ("by_fingerprint", "fernet", "keys", "primary")
+    __slots__ = ("by_header", "fernet", "keys", "primary")
 
     def __init__(self, primary: Key, *others: Key) -> None:
         """Raises `ConfigurationError` when two keys have one id: a key given twice, or a collision of 32 bits."""
         self.primary: Final = primary
         self.keys: Final = (primary, *others)
         self.fernet: Final = tuple(key for key in self.keys if key.algorithm == "fernet")
-        self.by_fingerprint = {key.fingerprint: key for key in self.keys if key.algorithm != "fernet"}
+        self.by_header: Final = {key.header: key for key in self.keys if key.algorithm != "fernet"}
         ids = [key.id for key in self.keys]
         if twice := sorted({id for id in ids if ids.count(id) > 1}):
             raise ConfigurationError(f"two keys of the ring have the id {twice[0]}; replace one by: {KEYGEN}")

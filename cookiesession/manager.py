@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from cookiesession.listing import Listing, RevocableListing, SessionInfo
     from cookiesession.models import Upgrade
     from cookiesession.revocation import Revocation
-    from cookiesession.state import Scope
+    from cookiesession.state import Scope, State
     from cookiesession.stores import Store
 
 T = TypeVar("T")
@@ -165,7 +165,8 @@ class SessionManager(Generic[T]):
 
     def handle(self, headers: Iterable[tuple[bytes, bytes]], scope: Scope | None = None) -> Session[T] | SessionDict:
         """The same as a handler gets it: without a model the dict of the data, else the `Session`."""
-        state = self.mode.state(headers, scope)
+        mode: Any = self.mode
+        state: State[T] = mode.state_type(mode, headers, scope)
         if self.model is not None:
             return Session(state)
         data = UnopenedDict(PLACEHOLDER)

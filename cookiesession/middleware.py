@@ -70,43 +70,49 @@ class SessionMiddleware:
         self.app = app
         self.manager: SessionManager[Any] = manager
         self._mode = manager.mode
+        self._is_bound = manager.configuration.guards is not None
         self.scope_key = scope_key
         self.lazy = lazy
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ASGI application."""
-        outer = scope.get(self.scope_key)
-        if scope["type"] not in _CONNECTIONS or (outer is not None and self._is_served_by(outer)):
-            if scope["type"] == "lifespan":
-                await self._check_store()
-            await self.app(scope, receive, send)
+        if scope["type"] not in _CONNECTIONS or self.scope_key in scope:
+            await self._pass_on(scope, receive, send)
             return
-        scope[self.scope_key] = handle = self.manager.handle(scope["headers"], scope)
-        try:
-            if isinstance(self._mode, CookieMode):
-                await self._serve(self._mode, handle, scope, receive, send)
-            else:
-                await self._serve_with_store(handle, scope, receive, send)
-        finally:
-            if outer is not None:
-                scope[self.scope_key] = outer
-
-    async def _serve(self, mode: CookieMode[Any], handle: _Handle, scope: Scope, receive: Receive, send: Send) -> None:
+        # For guards a copy: a session within the scope that it knows would be left to the garbage collector.
+        scope[self.scope_key] = handle = self.manager.handle(scope["headers"], dict(scope) if self._is_bound else None)
+        mode = self._mode
+        if not isinstance(mode, CookieMode):
+            await self._serve_with_store(handle, scope, receive, send)
+            return
         state = handle._state
         fixed = False  # the outcome; by the start of a response that is not a server error
 
         def send_with_session(message: Message) -> Awaitable[None]:
             nonlocal fixed
             if not fixed and message["type"] in _STARTS:
-                ended_well = message.get("status", 200) < _SERVER_ERROR
+                fixed = message.get("status", 200) < _SERVER_ERROR
                 if state.opened:
-                    message = self._with_session(message, mode.commit(handle) if ended_well else [])
-                fixed = ended_well
+                    message = self._with_session(message, mode.commit(handle) if fixed else [])
             return send(message)
 
         await self.app(scope, receive, send_with_session)
         if fixed and state.opened:
             mode.report_late_write(handle)
+
+    async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """What is no connection, and one that has a session already: its own for us, if that is another cookie's."""
+        outer = scope.get(self.scope_key)
+        if scope["type"] in _CONNECTIONS and not self._is_served_by(outer):
+            del scope[self.scope_key]
+            try:
+                await self(scope, receive, send)
+            finally:
+                scope[self.scope_key] = outer
+            return
+        if scope["type"] == "lifespan":
+            await self._check_store()
+        await self.app(scope, receive, send)
 
     async def _check_store(self) -> None:
         options = self.manager.configuration

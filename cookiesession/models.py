@@ -84,7 +84,7 @@ class ModelCodec(ABC, Generic[T]):
         except InvalidToken:
             return False
 
-    def verify(self, data: T, encoded: bytes) -> None:
+    def verify(self, data: T, encoded: bytes, kept: bytes) -> None:  # all of it: a field may depend on others
         """Raises `UnencodableData` unless `encoded` gives `data` again, rather than change a value in silence."""
         again, path = None, None
         try:

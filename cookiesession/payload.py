@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Final
 
 import msgspec
-from msgspec.structs import replace
+from msgspec.structs import asdict, astuple, replace
 
 from cookiesession import codec
 from cookiesession.aead import CLOCK_SKEW
@@ -42,7 +42,12 @@ END: Final = b"\x80"
 COMPRESSED: Final = 0x02
 """Flag: the encoded part is a zlib stream."""
 
+_LENGTH: Final = HEADER.size
+_read_header: Final = HEADER.unpack_from
+_write_header: Final = HEADER.pack
+_END: Final = END[0]
 _ENDS: Final = tuple(END + bytes(zeros) for zeros in range(COMPRESSED_PADDING))
+_NO_EXTENSION: Final = astuple(codec.NO_EXTENSION)
 _EXTENDED: Final = 0x04  # the encoded part holds more than the data, such as a subject
 _KNOWN_FLAGS: Final = PERSISTENT | COMPRESSED | _EXTENDED
 
@@ -74,16 +79,6 @@ class Payload(msgspec.Struct, frozen=True, gc=False):
     def __repr__(self) -> str:
         return "<Payload>"  # neither the id nor the data, in no crash report
 
-    def is_extended(self) -> bool:
-        """Whether it has more than a session of nobody, bound to nothing."""
-        return not (
-            self.subject is None
-            and self.label is None
-            and self.superseded_by is None
-            and self.bound is None
-            and not self.fraction
-        )
-
     def began(self) -> float:
         """When the session began, in seconds since the epoch."""
         return self.created_at + self.fraction / 1_000_000
@@ -108,22 +103,19 @@ def pack(payload: Payload, *, compress: bool = False) -> bytes:
     """The plaintext of `payload`, compressed if that makes it smaller. Raises `UnencodableData` for its words."""
     flags = payload.flags & PERSISTENT
     encoded = payload.data
-    if payload.is_extended():
-        encoded = codec.extend(encoded, _extension(payload))
+    extension = (payload.subject, payload.label, payload.superseded_by, payload.bound, payload.fraction)
+    if extension != _NO_EXTENSION:
+        encoded = codec.extend(encoded, codec.Extension(*extension))
         flags |= _EXTENDED
     if compress and len(encoded) <= codec.MAX_ENCODED and len(compressed := codec.compress(encoded)) < len(encoded):
         encoded = compressed
         flags |= COMPRESSED
-    header = HEADER.pack(
+    header = _write_header(
         flags, payload.created_at, payload.renewed_at, payload.expires_at, payload.idle_timeout, payload.id
     )
     plaintext = header + encoded
     padding = COMPRESSED_PADDING if flags & COMPRESSED else PADDING
     return plaintext + _ENDS[-(len(plaintext) + 1) % padding]
-
-
-def _extension(payload: Payload) -> codec.Extension:
-    return codec.Extension(payload.subject, payload.label, payload.superseded_by, payload.bound, payload.fraction)
 
 
 def unpack(plaintext: bytes, now: int) -> Payload:
@@ -133,20 +125,26 @@ def unpack(plaintext: bytes, now: int) -> Payload:
     the cookie's own expiry have no say in it.
     """
     body = plaintext.rstrip(b"\0")
-    if not body.endswith(END, HEADER.size) or len(plaintext) % PADDING:
+    zeros = len(plaintext) - len(body)
+    if len(body) <= _LENGTH or body[-1] != _END or len(plaintext) % PADDING:
         raise InvalidToken("unsupported")
-    flags, created_at, renewed_at, expires_at, idle_timeout, id = HEADER.unpack_from(body)
-    soon = now + CLOCK_SKEW
-    if created_at > soon or renewed_at > soon:
-        raise InvalidToken("future")
-    if now >= expires_at:
-        raise InvalidToken("expired")
-    if idle_timeout and now >= renewed_at + idle_timeout:
-        raise InvalidToken("idle")
-    payload = Payload(flags, created_at, renewed_at, expires_at, idle_timeout, id, None, body[HEADER.size : -1])
-    if flags <= PERSISTENT and len(plaintext) - len(body) < PADDING:
+    flags, created_at, renewed_at, expires_at, idle_timeout, id = _read_header(body)
+    payload = Payload(flags, created_at, renewed_at, expires_at, idle_timeout, id, None, body[_LENGTH:-1])
+    check_times(payload, now)
+    if flags <= PERSISTENT and zeros < PADDING:
         return payload
     return _unpack_further(payload, len(plaintext), len(body))
+
+
+def check_times(payload: Payload, now: int) -> None:
+    """Raises `InvalidToken` unless `payload` is valid at `now`: from a minute before it was made until it ends."""
+    soon = now + CLOCK_SKEW
+    if payload.created_at > soon or payload.renewed_at > soon:
+        raise InvalidToken("future")
+    if now >= payload.expires_at:
+        raise InvalidToken("expired")
+    if payload.idle_timeout and now >= payload.renewed_at + payload.idle_timeout:
+        raise InvalidToken("idle")
 
 
 def _unpack_further(payload: Payload, padded: int, length: int) -> Payload:
@@ -158,7 +156,7 @@ def _unpack_further(payload: Payload, padded: int, length: int) -> Payload:
         encoded = codec.decompress(encoded)
     if flags & _EXTENDED:
         encoded, extension = codec.reduce(encoded)
-    return replace(payload, data=encoded, **msgspec.structs.asdict(extension))
+    return replace(payload, data=encoded, **asdict(extension))
 
 
 def seconds(option: str, value: timedelta) -> int:

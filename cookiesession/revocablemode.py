@@ -73,9 +73,7 @@ class RevocableMode(CookieSessions[T], Generic[T]):
         self.listing: Final = RevocableListing(self._endings, tracks, self.clock, self.renewed_from)
         self._renewing: WeakValueDictionary[str, RevocableState[T]] = WeakValueDictionary()  # by their new ids
 
-    def state(self, headers: Iterable[tuple[bytes, bytes]], scope: Scope | None) -> RevocableState[T]:
-        """That of a request."""
-        return RevocableState(self, headers, scope)
+    state_type: Final = RevocableState
 
     # What a session asks of its owner, besides the rules.
 
@@ -160,7 +158,7 @@ class RevocableMode(CookieSessions[T], Generic[T]):
     async def commit(self, handle: Session[T] | SessionDict) -> Headers:
         """The headers that save an opened session, once the store knows what has ended with it."""
         state, data = self._unwrap(handle)
-        encoded, changed = self.compare(state, data)
+        encoded, changed = self.compare(handle)
         if not changed and not state.overdue:
             return []
         if state.is_adrift:  # what the cookie holds may count again for the next request; but a logout is one
@@ -196,9 +194,9 @@ class RevocableMode(CookieSessions[T], Generic[T]):
 
     async def commit_late(self, handle: Session[T] | SessionDict) -> None:
         """Ends a session that was cleared after the headers had left, and reports any other change. Never raises."""
-        state, data = self._unwrap(handle)
+        state, _ = self._unwrap(handle)
         try:
-            encoded, is_lost = self.compare(state, data)
+            encoded, is_lost = self.compare(handle)
             if state.is_cleared:
                 is_lost = state.is_adrift or not self.is_over(state, encoded)
                 if state.former is not None:

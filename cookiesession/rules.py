@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
 from msgspec.structs import replace
 
 from cookiesession import codec
 from cookiesession.codec import ENCODING_ERRORS, Codec
 from cookiesession.payload import ID_LENGTH, LAST_SECOND, Payload, seconds
+from cookiesession.session import SessionDict
 
 if TYPE_CHECKING:
     from cookiesession.configuration import Configuration
+    from cookiesession.session import Session
     from cookiesession.state import State
 
 T = TypeVar("T")
@@ -38,7 +40,9 @@ class Rules(Generic[T]):
 
     def begin(self, state: State[T]) -> T:
         """The data of a fresh session; makes `state` that of one."""
-        moment = self.clock()
+        return self._begin_at(state, self.clock())
+
+    def _begin_at(self, state: State[T], moment: float) -> T:
         now = int(moment)
         data = self.codec.default()
         encoded = self.codec.encode(data)  # not always that of another default: it may hold the time, or an id
@@ -83,16 +87,22 @@ class Rules(Generic[T]):
 
     # The steps of saving.
 
-    def compare(self, state: State[T], data: T) -> tuple[bytes, bool]:
-        """The bytes of `data`, and whether it or what belongs to it has changed. Raises `UnencodableData`."""
+    def changed(self, handle: Session[T] | SessionDict) -> bytes | None:
+        """The bytes of an opened session's data, if they are not those that are kept. Raises `UnencodableData`."""
+        data: Any = handle if type(handle) is SessionDict else cast("Session[T]", handle)._data
         try:
             encoded = self.codec.encode(data)
         except ENCODING_ERRORS as error:
             refusal = codec.unencodable(self.codec, data, error)
         else:
-            kept = state.payload.data
-            return (kept, state.amended) if encoded == kept or self.codec.same(encoded, kept) else (encoded, True)
+            kept = handle._state.payload.data
+            return None if encoded == kept or self.codec.same(encoded, kept) else encoded
         raise refusal  # here, since a UnicodeEncodeError carries the value and would be its context
+
+    def compare(self, handle: Session[T] | SessionDict) -> tuple[bytes, bool]:
+        """The bytes of an opened session's data, and whether it or what belongs to it has changed. Raises the same."""
+        encoded, state = self.changed(handle), handle._state
+        return (state.payload.data, state.amended) if encoded is None else (encoded, True)
 
     def encode(self, data: T) -> bytes:
         """The bytes of `data`. Raises `UnencodableData`, which names the entry."""
@@ -100,12 +110,13 @@ class Rules(Generic[T]):
             return self.codec.encode(data)
         except ENCODING_ERRORS as error:
             refusal = codec.unencodable(self.codec, data, error)
-        raise refusal  # here, as in compare()
+        raise refusal  # here, as in changed()
 
     def is_over(self, state: State[T], encoded: bytes) -> bool:
         """Whether nothing is left to be kept: no data, or that of a fresh session, and nobody whose session it is."""
-        is_empty = encoded == self._empty or (state.blank and encoded == state.payload.data)
-        return is_empty and state.payload.subject is None
+        if encoded != self._empty and not (state.blank and encoded == state.payload.data):
+            return False
+        return state.payload.subject is None
 
     def used(self, payload: Payload, encoded: bytes, now: int) -> Payload:
         """`payload` with this data, used now."""

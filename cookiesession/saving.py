@@ -203,15 +203,15 @@ class Saving(Generic[T]):
         # As this process would have written it: with a model's new fields, and its sets in the order they have here.
         return self._rules.codec.encode(self._rules.codec.decode(encoded))
 
-    def _changed(self, encoded: bytes, change: Callable[[T], T | None]) -> bytes:
+    def _changed(self, kept: bytes, change: Callable[[T], T | None]) -> bytes:
         try:
-            data = self._rules.codec.decode(encoded)
+            data = self._rules.codec.decode(kept)
         except _UNREADABLE:
             raise SessionEnded("the session's data is none that this application reads") from None
         other = change(data)
         data = data if other is None else other
         encoded = self._rules.encode(data)
-        self._rules.codec.verify(data, encoded)
+        self._rules.codec.verify(data, encoded, kept)
         return encoded
 
     async def _give_way(self, conflicts: int) -> None:

@@ -16,11 +16,11 @@ from cookiesession.keys import ring_after
 from cookiesession.payload import PERSISTENT, Payload, pack, unpack
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from cookiesession.configuration import Configuration
     from cookiesession.guards import Guards
-    from cookiesession.keys import Key
+    from cookiesession.keys import Key, KeyRing
     from cookiesession.state import Carried
 
 T = TypeVar("T")
@@ -54,20 +54,21 @@ class SealedCookies:
 
         Without a key where there is none. `decode` refuses as a codec does.
         """
-        ring = self._keys.current(now)
         carried.expired = False
+        carried.key = None
         if self._guards is not None:
             carried.headers = tuple(carried.headers)  # read twice
-        carried.brought, candidates = chunks.gather(cookies.read(carried.headers, self._scanner), self._max_chunks)
+            carried.bound = None
+        found = cookies.read(carried.headers, self._scanner)
+        if not found:
+            carried.brought = ()
+            return None
+        ring = self._keys.current(now)
+        carried.brought, candidates = chunks.gather(found, self._max_chunks)
         for parts in candidates:
             try:
                 token = chunks.join(parts)
-                try:
-                    plaintext, key = envelope.open(token, ring, self._binding, now=now)
-                except InvalidToken as invalid:
-                    ring = ring_after(invalid, self._keys, now)
-                    plaintext, key = envelope.open(token, ring, self._binding, now=now)
-                payload = unpack(plaintext, now)
+                payload, key, ring = self._unseal(token, ring, now)
                 if self._guards is not None and payload.bound is not None:  # None: sealed when there were none
                     self._check(carried, payload.bound, self._guards)
                 data = decode(payload.data)
@@ -86,8 +87,16 @@ class SealedCookies:
                     opened = Opened(key_id=key.id, primary=primary, size=len(token), chunks=len(parts))
                     self._reporter.report(opened)
                 return data
-        carried.key = None
         return None
+
+    def _unseal(self, token: bytes, ring: KeyRing, now: int) -> tuple[Payload, Key, KeyRing]:
+        """The payload, the key that opened it, and the ring that this is in. Raises `InvalidToken`."""
+        try:
+            plaintext, key = envelope.open(token, ring, self._binding, now=now)
+        except InvalidToken as invalid:
+            ring = ring_after(invalid, self._keys, now)
+            plaintext, key = envelope.open(token, ring, self._binding, now=now)
+        return unpack(plaintext, now), key, ring
 
     def write(self, carried: Carried, payload: Payload, now: int, *, resealed: bool = False) -> Headers:
         """The headers that put `payload` into the cookies. Raises `SessionTooLarge`, without the largest entries."""
@@ -97,22 +106,18 @@ class SealedCookies:
         if self._guards is not None:
             payload = replace(payload, bound=self._bound(carried, self._guards))
         token = envelope.seal(pack(payload, compress=self._compress), key, self._binding, now=now)
-        if len(token) > self._capacity:
-            raise self._too_large(len(token), self._capacity)
         age = max(payload.ends_at() - now, 1) if payload.flags & PERSISTENT else None
+        brought: Sequence[int] = chunks.FIRST
         if len(token) <= self._room:
             headers = [(b"set-cookie", self._cookie.line(self._names[0], token, age))]
         else:
-            self._warn_of_chunks()
-            values = zip(self._names, chunks.split(token, self._room), strict=False)
-            headers = [(b"set-cookie", self._cookie.line(name, value, age)) for name, value in values]
-        count = len(headers)
-        for index in carried.brought:
-            if index >= count:
-                headers.append(self._deletion(index))
+            headers = self._split(token, age)
+            brought = range(len(headers))
+        if carried.brought is not chunks.FIRST:
+            headers += [self._deletion(index) for index in carried.brought if index not in brought]
         if self._reporter.debugging():
-            self._reporter.report(_sealed(key, carried.key if resealed else None, len(token), count))
-        carried.brought = range(count)
+            self._reporter.report(_sealed(key, carried.key if resealed else None, len(token), len(brought)))
+        carried.brought = brought
         carried.key = key
         carried.payload = payload
         carried.rotated = False
@@ -156,6 +161,14 @@ class SealedCookies:
         if carried.bound is None:
             carried.bound = guards.hash(carried.scope, carried.headers)
         return carried.bound
+
+    def _split(self, token: bytes, age: int | None) -> Headers:
+        """The headers of a token that one cookie does not hold. Raises `SessionTooLarge` where several do not."""
+        if len(token) > self._capacity:
+            raise self._too_large(len(token), self._capacity)
+        self._warn_of_chunks()
+        values = zip(self._names, chunks.split(token, self._room), strict=False)
+        return [(b"set-cookie", self._cookie.line(name, value, age)) for name, value in values]
 
     def _too_large(self, size: int, limit: int) -> SessionTooLarge:
         self._reporter.report(TooLarge(size=size, limit=limit))

@@ -21,14 +21,13 @@ from cookiesession.servedstate import ServedState
 from cookiesession.state import Carried, State
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from cookiesession.codec import Codec
     from cookiesession.configuration import Configuration
     from cookiesession.records import Held
     from cookiesession.sealedcookies import Headers
     from cookiesession.session import Session, SessionDict
-    from cookiesession.state import Scope
     from cookiesession.stores import Store
 
 T = TypeVar("T")
@@ -55,9 +54,7 @@ class ServerMode(Rules[T], Generic[T]):
         # By their new ids, the sessions that are being renewed: until they are saved, the store has them under the old.
         self._renewing: WeakValueDictionary[str, ServedState[T]] = WeakValueDictionary()
 
-    def state(self, headers: Iterable[tuple[bytes, bytes]], scope: Scope | None) -> ServedState[T]:
-        """That of a request."""
-        return ServedState(self, headers, scope)
+    state_type: Final = ServedState
 
     # Opening
 
@@ -148,7 +145,7 @@ class ServerMode(Rules[T], Generic[T]):
     async def commit(self, handle: Session[T] | SessionDict) -> Headers:
         """The headers of a response whose session is saved in the store."""
         state, data = self._unwrap(handle)
-        encoded, changed = self.compare(state, data)
+        encoded, changed = self.compare(handle)
         if not changed and not state.overdue:
             return []
         return forgetting(state, await self._commit(state, encoded, data, used=changed or state.due))
@@ -169,7 +166,7 @@ class ServerMode(Rules[T], Generic[T]):
         """
         state, data = self._unwrap(handle)
         try:
-            is_lost = not await self._save_late(state, data)
+            is_lost = not await self._save_late(handle, state, data)
         except UnencodableData:
             is_lost = True
         except StoreUnavailable as error:
@@ -178,9 +175,9 @@ class ServerMode(Rules[T], Generic[T]):
         if is_lost or state.site_data:
             self.reporter.report(LateWrite())
 
-    async def _save_late(self, state: ServedState[T], data: T) -> bool:
+    async def _save_late(self, handle: Session[T] | SessionDict, state: ServedState[T], data: T) -> bool:
         """Whether nothing was left to be saved in the end."""
-        encoded, changed = self.compare(state, data)
+        encoded, changed = self.compare(handle)
         is_over = self.is_over(state, encoded)
         if state.is_cleared:  # what came after that has an id which the client cannot learn any more
             return await self._ended_late(state) and is_over
@@ -192,7 +189,7 @@ class ServerMode(Rules[T], Generic[T]):
         if is_over and await self._ended(state):
             state.settle(replace(state.payload, data=encoded))
             return True
-        self.codec.verify(data, encoded)
+        self.codec.verify(data, encoded, state.payload.data)
         saved = await self._store(state, self.used(state.payload, encoded, int(self.clock())))
         return saved is not None and saved.superseded_by is None
 
@@ -211,7 +208,7 @@ class ServerMode(Rules[T], Generic[T]):
         self._tickets.recognize(ticket)
         payload, now = state.payload, int(self.clock())
         if used:
-            self.codec.verify(data, encoded)
+            self.codec.verify(data, encoded, state.payload.data)
             payload = self.used(payload, encoded, now)
         if self._fits_cookies(ticket, payload, now) and await self._moved_out(state):
             headers = self._tickets.write(ticket, payload, now, resealed=not used)
@@ -306,11 +303,11 @@ class ServerMode(Rules[T], Generic[T]):
             return
         if state.held is None:
             raise SessionEnded("the session has ended, or been renewed by another request")
-        self.compare(state, data)  # what cannot be encoded is refused before anything is saved
+        self.compare(session)  # what cannot be encoded is refused before anything is saved
         held = await self._saving.transact(state.held.payload.id, change)
         if state.held is None or state.blank:  # another task of this request has cleared it
             return
-        pending, _ = self.compare(state, self._unwrap(session)[1])
+        pending, _ = self.compare(session)
         base = replace(state.held.payload, data=state.payload.data)
         merged = self._saving.merge(base, replace(state.payload, data=pending), held.payload)
         session.data = self.codec.decode(merged.data)

@@ -73,7 +73,6 @@ class Carried:
     def __init__(self, headers: Iterable[tuple[bytes, bytes]], scope: Scope | None) -> None:
         self.headers = headers
         self.scope = scope
-        self.bound = None
 
 
 class State(Carried, Generic[T]):
@@ -93,7 +92,6 @@ class State(Carried, Generic[T]):
         self.owner = owner
         self.headers = headers
         self.scope = scope
-        self.bound = None
         self.opened = self.site_data = False
 
     def settle(self, payload: Payload) -> None:

@@ -366,7 +366,7 @@ def test_ring_finds_each_key_by_its_id() -> None:
     ring = KeyRing(*keys)
 
     assert ring.fernet == (keys[2], keys[5])
-    assert {key.fingerprint: key for key in keys if key.algorithm != "fernet"} == ring.by_fingerprint
+    assert {key.header: key for key in keys if key.algorithm != "fernet"} == ring.by_header
 
 
 @pytest.mark.parametrize("order", list(permutations(range(3))), ids=str)

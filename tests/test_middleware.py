@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -31,11 +32,13 @@ from cookiesession import (
     get_session,
 )
 from cookiesession.events import Event, LateWrite, PublicResponse
+from cookiesession.guards import user_agent
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from starlette.types import Message, Receive, Scope, Send
+    from harness import Handler
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
     from starlette.websockets import WebSocket
 
 RING = KeyRing(Key.generate())
@@ -714,3 +717,29 @@ def test_a_manager_and_its_options_exclude_each_other(options: dict[str, Any]) -
     """Whichever would be left out would be missed in silence."""
     with pytest.raises(ConfigurationError, match="either a manager"):
         SessionMiddleware(handler(_nothing), **options)
+
+
+@pytest.mark.parametrize("bind", [(), user_agent], ids=["unbound", "bound"])
+@pytest.mark.parametrize("handle", [_nothing, _store], ids=["untouched", "touched"])
+def test_a_request_leaves_nothing_to_the_garbage_collector(handle: Handler, bind: Any) -> None:
+    """No ring of references: what a session knows of its scope is not the scope that it is in."""
+    app = SessionMiddleware(handler(handle), keys=RING, bind=bind)
+    _run(app, {"type": "http", "headers": []})  # what is made once
+    gc.collect()
+
+    for _ in range(10):
+        _run(app, {"type": "http", "headers": []})
+
+    assert gc.collect() == 0
+
+
+def _run(app: ASGIApp, scope: Scope) -> None:
+    # Without an event loop, which has rings of its own.
+    async def receive() -> Message:
+        return {"type": "http.request"}
+
+    async def send(_: Message) -> None: ...
+
+    coroutine: Any = app(scope, receive, send)
+    with contextlib.suppress(StopIteration):
+        coroutine.send(None)

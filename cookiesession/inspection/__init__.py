@@ -13,7 +13,7 @@ from cookiesession.aead import Fernet
 from cookiesession.cookies import Cookie
 from cookiesession.errors import InvalidToken
 from cookiesession.inspection.report import Contents, Header, KnownKey, Report
-from cookiesession.keys import KeyRing
+from cookiesession.keys import VERSION, KeyRing
 from cookiesession.payload import Payload
 from cookiesession.schedule import Schedule, moment
 from cookiesession.schema import codec_for
@@ -170,10 +170,10 @@ class _Inspector:
         algorithm: Algorithm | None = None
         if version == Fernet.VERSION:
             algorithm, sealed_at = "fernet", int.from_bytes(sealed[1:9], "big")
-        elif version == envelope.VERSION:
-            fingerprint = sealed[1 : envelope.HEADER]
-            key = self._all.by_fingerprint.get(fingerprint)
-            key_id, algorithm = fingerprint.hex(), key.algorithm if key else None
+        elif version == VERSION:
+            header = sealed[: envelope.HEADER]
+            key = self._all.by_header.get(header)
+            key_id, algorithm = header[len(VERSION) :].hex(), key.algorithm if key else None
         return Header(
             version=version[0] if version else None,
             length=len(sealed),
