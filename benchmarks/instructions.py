@@ -23,7 +23,7 @@ from actions import GLANCE, READ, WRITE
 from cases import FLOOR, Case, contest, entries
 from contest import block
 from measuring import Report, environment, kilobytes, printer
-from peers import OURS, STARLETTE
+from peers import OURS, STARLETTE, UNSEEN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -48,7 +48,7 @@ async def count_blocks(cases: Mapping[str, Case]) -> None:
     os.getppid()
     os.getppid()
     for name, case in cases.items():
-        for contender in contest(await entries(case, [OURS, STARLETTE])):
+        for contender in contest(await entries(case, [OURS, UNSEEN, STARLETTE])):
             await run(contender.app, contender.headers)
             print(f"{name}\t{contender.name}")
 
@@ -93,14 +93,19 @@ def instruction_report(options: Sequence[str]) -> Report:
     for case, by_contender in counts.items():
         bare = by_contender.pop(BARE)
         added = {contender: instructions - bare for contender, instructions in by_contender.items()}
-        mine, theirs, floor = added[OURS.name], added[STARLETTE.name], added.get(FLOOR.name)
-        cells = ("" if each is None else f"{each / 1000:.4g}" for each in (bare, theirs, floor, mine))
-        rows.append((case, *cells, f"{mine / theirs:.3f}", "" if floor is None else f"{mine / floor:.2f}"))
+        theirs, floor = added[STARLETTE.name], added.get(FLOOR.name)
+        row = [case, *("" if each is None else f"{each / 1000:.4g}" for each in (bare, theirs, floor))]
+        for mine in (added[OURS.name], added[UNSEEN.name]):
+            row += [f"{mine / 1000:.4g}", f"{mine / theirs:.3f}", "" if floor is None else f"{mine / floor:.2f}"]
+        rows.append(row)
     return Report(
         "Instructions that a session adds to a request, in thousands",
         f"Counted by valgrind over {REQUESTS} requests each. Repeatable to 0.1 %, with the same versions.\n"
-        "Share: ours of Starlette's. Multiple: ours of the floor.",
-        ("case", "bare request", "Starlette", "floor", "cookiesession", "share", "multiple"),
+        "Share: ours of Starlette's. Multiple: ours of the floor. Unseen: this process has not opened the cookie yet.",
+        (
+            *("case", "bare request", "Starlette", "floor", "cookiesession", "share", "multiple"),
+            *("unseen", "its share", "its multiple"),
+        ),
         rows,
     )
 

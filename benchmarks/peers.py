@@ -11,6 +11,7 @@ import warnings
 from base64 import urlsafe_b64encode
 from dataclasses import dataclass
 from functools import cache
+from itertools import cycle
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
     from cookiesession.aead import Algorithm
+    from cookiesession.keys import KeySource
 
 warnings.filterwarnings("ignore", message="NoopEncryptor is not secure")  # starsessions' default
 
@@ -141,12 +143,30 @@ def keys(algorithm: Algorithm, count: int) -> KeyRing:
     return KeyRing(*reversed(found))
 
 
-def ours(algorithm: Algorithm = "xaes-256-gcm", model: Any = None) -> Callable[[Action | None, int], ASGIApp]:
+class AnotherRing:
+    """Gives the same keys in another ring each time, none of which has opened the token that comes next.
+
+    A middleware remembers what one ring has opened last: with this source every cookie is one that it has not seen.
+    """
+
+    def __init__(self, ring: KeyRing) -> None:
+        self._rings = cycle([KeyRing(*ring.keys) for _ in range(3)])  # a write asks for two
+
+    def current(self, now: float) -> KeyRing:
+        """The next ring."""
+        return next(self._rings)
+
+
+def ours(
+    algorithm: Algorithm = "xaes-256-gcm",
+    model: Any = None,
+    source: Callable[[KeyRing], KeySource] = lambda ring: ring,
+) -> Callable[[Action | None, int], ASGIApp]:
     """Behind our middleware."""
 
     def build(action: Action | None, count: int = 1) -> ASGIApp:
         handler = of_request(action) if model is None else of_data(action)
-        return SessionMiddleware(application(handler), keys=keys(algorithm, count), model=model)
+        return SessionMiddleware(application(handler), keys=source(keys(algorithm, count)), model=model)
 
     return build
 
@@ -180,9 +200,11 @@ def securecookies(action: Action | None, count: int = 1) -> ASGIApp:
 
 
 OURS: Final = Peer("cookiesession", "XAES-256-GCM", ours(), bare, rotates=True)
+UNSEEN: Final = Peer("cookiesession, unseen", "XAES-256-GCM", ours(source=AnotherRing), bare, rotates=True)
 STARLETTE: Final = Peer("Starlette", "signed", starlette, bare)
 PEERS: Final = [
     OURS,
+    UNSEEN,
     Peer("cookiesession", "AES-256-GCM", ours("aes-256-gcm"), bare, rotates=True),
     Peer("cookiesession", "Fernet", ours("fernet"), bare, rotates=True),
     Peer(

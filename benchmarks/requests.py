@@ -21,7 +21,7 @@ from actions import GLANCE, NESTED, READ, WRITE, Action
 from cases import FLOOR, MARKS, SIZES, Case, Entry, contest, entries
 from contest import BLOCK, measure, shares
 from measuring import NAVIGATION, Report, environment, kilobytes, middle, printer
-from peers import MISSING, OURS, PEERS, STARLETTE
+from peers import MISSING, OURS, PEERS, STARLETTE, UNSEEN
 from plot import draw
 
 if TYPE_CHECKING:
@@ -102,7 +102,8 @@ async def results(rounds: int, requests: int, others: int) -> Results:
     found: Results = {}
     for case in [case for table in TABLES for case in table.cases()] + [target.case for target in targets()]:
         if case not in found:
-            found[case] = await entries(case, PEERS if case.size in (None, *SIZES) else [OURS, STARLETTE], others)
+            peers = PEERS if case.size in (None, *SIZES) else [OURS, UNSEEN, STARLETTE]
+            found[case] = await entries(case, peers, others)
     await measure([contest(each) for each in found.values()], rounds, requests)
     return found
 
@@ -122,13 +123,14 @@ def target_report(found: Results) -> Report:
         mine, theirs = of(found[target.case], target.ours), of(found[target.case], target.peer)
         share = shares(mine, theirs)
         met = "yes" if statistics.median(share) <= target.most else "no"
-        rows.append(
-            (target.name, target.peer.title, middle(theirs), middle(mine), middle(share, 2), f"{target.most}", met)
-        )
+        unseen = middle(shares(of(found[target.case], UNSEEN), theirs), 2) if target.ours is OURS else ""
+        costs = middle(theirs), middle(mine), middle(share, 2)
+        rows.append((target.name, target.peer.title, *costs, f"{target.most}", met, unseen))
     return Report(
         "cookiesession as a share of another's cost",
-        "µs of CPU time that the session adds to a request. Share: ours of the other's, round by round.",
-        ("case", "of", "the other", "cookiesession", "share", "at most", "met"),
+        "µs of CPU time that the session adds to a request. Share: ours of the other's, round by round.\n"
+        "Unseen: the same share where this process has not opened the cookie before.",
+        ("case", "of", "the other", "cookiesession", "share", "at most", "met", "unseen"),
         rows,
     )
 

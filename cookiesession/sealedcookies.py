@@ -13,7 +13,8 @@ from cookiesession.codec import DECODING_ERRORS, MAX_ENCODED
 from cookiesession.errors import InvalidToken, SessionTooLarge
 from cookiesession.events import Cleared, Opened, Rejected, Resealed, Sealed, TooLarge
 from cookiesession.keys import ring_after
-from cookiesession.payload import PERSISTENT, Payload, pack, unpack
+from cookiesession.payload import PERSISTENT, Payload, check_times, pack, unpack
+from cookiesession.recent import Recent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -47,6 +48,7 @@ class SealedCookies:
         self._capacity = chunks.capacity(self._room, self._max_chunks)
         self._guards = configuration.guards
         self._binding = envelope.bind(purpose, self._cookie.full_name)
+        self._recent = Recent()
         self._warned_of_chunks = False
 
     def open(self, carried: Carried, decode: Callable[[bytes], T], now: int) -> T | None:
@@ -68,7 +70,12 @@ class SealedCookies:
         for parts in candidates:
             try:
                 token = chunks.join(parts)
-                payload, key, ring = self._unseal(token, ring, now)
+                known = self._recent.find(token, ring)
+                if known is None:
+                    payload, key, ring = self._unseal(token, ring, now)
+                else:
+                    payload, key = known
+                    check_times(payload, now)
                 if self._guards is not None and payload.bound is not None:  # None: sealed when there were none
                     self._check(carried, payload.bound, self._guards)
                 data = decode(payload.data)
@@ -96,7 +103,9 @@ class SealedCookies:
         except InvalidToken as invalid:
             ring = ring_after(invalid, self._keys, now)
             plaintext, key = envelope.open(token, ring, self._binding, now=now)
-        return unpack(plaintext, now), key, ring
+        payload = unpack(plaintext, now)
+        self._recent.add(token, ring, payload, key)
+        return payload, key, ring
 
     def write(self, carried: Carried, payload: Payload, now: int, *, resealed: bool = False) -> Headers:
         """The headers that put `payload` into the cookies. Raises `SessionTooLarge`, without the largest entries."""

@@ -52,6 +52,7 @@ FLOORS = {
     "stores.url": 5,
     "models": 2,
     "payload": 2,
+    "recent": 3,
     "chunks": 2,
     "envelope": 3,
     "validation": 3,
