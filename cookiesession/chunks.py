@@ -66,7 +66,7 @@ def gather(
 def join(parts: Sequence[bytes]) -> bytes:
     """The token of one candidate. Raises `InvalidToken` for a missing chunk and for what `split()` does not write."""
     first = parts[0]
-    if len(parts) == 1 and 0 < len(first) <= LINE_LIMIT and first[1:2] != b".":
+    if len(parts) == 1 and 0 < len(first) <= LINE_LIMIT and first[1:2] != b".":  # nearly always
         return first
     for part in parts:
         if not 0 < len(part) <= LINE_LIMIT:

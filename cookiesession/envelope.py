@@ -31,10 +31,8 @@ def seal(plaintext: bytes, key: Key, binding: bytes, *, now: int) -> bytes:
 
     `now` (seconds since the epoch) is written down by Fernet alone, which cannot do without.
     """
-    if key.algorithm == "fernet":
-        text = base64url.encode(key.aead.seal(plaintext, binding, now=now))
-        return text + b"=" * (-len(text) % 4)
-    return base64url.encode(key.header + key.aead.seal(plaintext, key.header + binding, now=now))
+    text = base64url.encode(seal_bytes(plaintext, key, binding, now=now))
+    return text + b"=" * (-len(text) % 4) if key.algorithm == "fernet" else text
 
 
 def open(token: bytes, ring: KeyRing, binding: bytes, *, now: int) -> tuple[bytes, Key]:
