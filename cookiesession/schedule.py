@@ -65,7 +65,7 @@ class Schedule:
             # Shows no value, but the name of an unknown field: a key, where somebody wrote one there.
             shown = re.sub("(?<=unknown field).*", "", str(error), flags=re.DOTALL)
             problem = f"it is not a list of keys with their times: {shown}"
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        except (msgspec.DecodeError, ValueError, RecursionError):  # a ValueError for no UTF-8, or a number without end
             problem = f"it is neither JSON nor TOML; make one with: {ADD}"
         if problem:
             raise ConfigurationError(problem)  # here, so that what it does not show is not its context either

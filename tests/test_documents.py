@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cookiesession import Key
+from cookiesession import ConfigurationError, Key
 from cookiesession.cli.documents import document
 from cookiesession.schedule import Schedule, ScheduledKey
 
@@ -147,6 +147,36 @@ def test_array_of_inline_tables_stays_one() -> None:
     assert all(f"# {words}" in more for words in ("The keys", "The first", "Ada's", "The second", "The end"))
     assert "# The second" in less
     assert OLD.key.export() not in less
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n"], ids=["lf", "crlf"])
+@pytest.mark.parametrize("end", ["", ",", "|", ",|", "|# the end|", ",|# the end|", " # the end|", "|,|# the end|"])
+def test_array_takes_another_key_however_it_ends(newline: str, end: str) -> None:
+    """Without a comma before a comment, say, which is where one that was forgotten made a file of no keys."""
+    entry = f'{{key = "{OLD.key.export()}", added = 2027-01-15T08:00:00Z, activates = 2027-01-15T08:00:00Z}}'
+    text = f"keys = [{entry}{end}]|".replace("|", newline)
+
+    more = merged(text, OLD, NEW, THIRD)
+    merged(more, THIRD)
+
+    assert text.count("# the end") == more.count("# the end")
+    assert text.count(newline) > 1 or more.count(newline) == 1
+
+
+def test_text_that_would_not_read_back_is_never_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever becomes of a layout on its way: the file stays as it was, and the error says what to do."""
+    monkeypatch.setattr("tomlkit.dumps", lambda toml: ARRAY.replace("activates", "activate"))
+
+    with pytest.raises(ConfigurationError, match=r"\[\[keys\]\]"):
+        document(Schedule((OLD,)), ARRAY.encode())
+
+
+def test_text_of_other_keys_is_never_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor one that reads well, and has lost a change."""
+    monkeypatch.setattr("tomlkit.dumps", lambda toml: ARRAY)
+
+    with pytest.raises(ConfigurationError, match="layout"):
+        document(Schedule((OLD,)), ARRAY.encode())
 
 
 def test_json_document_stays_json() -> None:

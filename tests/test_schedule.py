@@ -95,6 +95,7 @@ def test_json_and_toml_say_the_same() -> None:
         pytest.param(b"[[keys", "neither JSON nor TOML", id="half of TOML"),
         pytest.param(b"\xff\xfe\x00", "neither JSON nor TOML", id="binary"),
         pytest.param(b"a = " + b"[" * 100_000, "neither JSON nor TOML", id="deep TOML"),
+        pytest.param(b"a = " + b"1" * 5_000, "neither JSON nor TOML", id="number that Python does not convert"),
         pytest.param(b'{"keys": ' * 100_000, "list of keys", id="deep JSON"),
         pytest.param(b"{}", "missing required field `keys`", id="no keys"),
         pytest.param(document({}), r"missing required field `key` - at `\$\.keys\[0\]`", id="nothing of a key"),

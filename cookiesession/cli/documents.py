@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, Any, Final
 import tomlkit
 from tomlkit.items import AoT, Table, Whitespace
 
+from cookiesession.errors import ConfigurationError
 from cookiesession.keys import Key
+from cookiesession.schedule import Schedule
 from cookiesession.times import stamp
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import datetime
 
-    from cookiesession.schedule import Schedule, ScheduledKey
+    from cookiesession.schedule import ScheduledKey
 
 _HEAD: Final = """\
 # Keys of cookiesession. Whoever reads this file can read and write every session.
@@ -27,14 +29,26 @@ def document(schedule: Schedule, text: bytes = b"", *, as_json: bool = False) ->
     """The document that holds `schedule` and not what `text` held, or a new one of TOML or JSON where that is blank.
 
     `text` is a document that `Schedule.parse()` reads. In TOML the comments stay, but for those inside of an entry
-    that goes.
+    that goes. Raises `ConfigurationError` rather than return what does not read back as `schedule`.
     """
     if text.lstrip().startswith(b"{") or (as_json and not text.strip()):
         entries = [_fields(each) for each in schedule.keys]
         return (json.dumps({"keys": entries}, default=stamp, indent=2) + "\n").encode()
     if not text.strip():
         return _with_tables(_HEAD, schedule.keys).encode()
-    return _merged(text.decode(), schedule).encode()
+    merged = _merged(text.decode(), schedule).encode()
+    if not _reads_as(schedule, merged):  # a file of keys is too dear to trust that every layout was understood
+        raise ConfigurationError(
+            "its layout is one that cannot be kept: write each key as a table of its own, [[keys]]"
+        )
+    return merged
+
+
+def _reads_as(schedule: Schedule, text: bytes) -> bool:
+    try:
+        return Schedule.parse(text) == schedule
+    except ConfigurationError:
+        return False
 
 
 def _fields(scheduled: ScheduledKey) -> dict[str, str | datetime]:
@@ -61,8 +75,10 @@ def _merged(text: str, schedule: Schedule) -> str:
         if not entries:
             del toml["keys"]  # else it would be written as an empty array
         return _with_tables(tomlkit.dumps(toml) + loose, missing.values())
-    for scheduled in missing.values():
-        entries.append(_filled(tomlkit.inline_table(), scheduled))
+    on_lines = "\n" in entries.as_string()
+    for scheduled in missing.values():  # not by append(), which leaves out the comma where a comment ends the array
+        table = _filled(tomlkit.inline_table(), scheduled)
+        entries.add_line(table, indent="  " if on_lines else "", newline=on_lines)
     return tomlkit.dumps(toml)
 
 
