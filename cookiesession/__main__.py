@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from cookiesession.errors import ConfigurationError
@@ -12,6 +13,7 @@ _EXTRA = ("click", "filelock", "rich", "tomlkit")
 
 def main() -> None:
     """Runs the command that the process was given. Never returns."""
+    _open_closed_streams()
     try:
         from cookiesession.cli import cli  # noqa: PLC0415  what it needs comes with an extra
     except ModuleNotFoundError as error:
@@ -19,6 +21,14 @@ def main() -> None:
             raise
         sys.exit(_run_without(error.name, sys.argv[1:]))
     cli(prog_name="python -m cookiesession")
+
+
+def _open_closed_streams() -> None:
+    """Puts nothing in the place of the standard streams that the process was started without: Python has None."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # and gives its number to the next file that is opened
+            descriptor = os.open(os.devnull, os.O_RDWR)
+            setattr(sys, name, open(descriptor, mode, encoding="utf-8", closefd=False))  # noqa: SIM115 - it stays open
 
 
 def _run_without(package: str, arguments: list[str]) -> str | None:

@@ -19,10 +19,11 @@ import trustme
 import uvicorn
 from click.testing import CliRunner
 
-from cookiesession import Key
+from cookiesession import Key, KeyRing, SessionManager
 from cookiesession.cli import cli
 from cookiesession.errors import KEYGEN
 from cookiesession.keys import ALGORITHMS
+from cookiesession.testing import cookies_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -271,6 +272,39 @@ def test_main_complains_without_click(monkeypatch: pytest.MonkeyPatch, arguments
     without_click(monkeypatch)
 
     assert message in str(run_main(monkeypatch, *arguments))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a POSIX shell closes the streams")
+@pytest.mark.parametrize(("stream", "status"), [("<&-", 1), (">&-", 0), ("2>&-", 0), ("<&- >&- 2>&-", 1)])
+def test_streams_may_be_closed(stream: str, status: int) -> None:
+    """As some of those that start processes by the clock have them: nothing comes, and nothing is said."""
+    key = Key.generate()
+    manager = SessionManager(KeyRing(key))
+    [(name, value)] = cookies_for(manager, {"a": 1}).items()
+
+    ended = subprocess.run(  # noqa: S603 - our own command
+        ("/bin/sh", "-c", f'exec "$@" {stream}', "sh", *COMMAND, "inspect"),
+        input=f"{name}={value}",
+        capture_output=True,
+        text=True,
+        env={**os.environ, "SESSION_KEYS": key.export()},
+        timeout=LIMIT,
+        check=False,
+    )
+
+    assert (status, "") == (ended.returncode, ended.stderr)
+
+
+@pytest.mark.parametrize("name", ["stdin", "stdout", "stderr"])
+def test_main_opens_a_stream_that_is_closed(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """As above, in this process: it is at its end, or takes what comes."""
+    monkeypatch.setattr(sys, name, None)
+
+    status = run_main(monkeypatch, "keygen")
+
+    stream = getattr(sys, name)
+    assert 0 == status
+    assert "" == stream.read() if name == "stdin" else 1 == stream.write("x")
 
 
 def test_main_waits_to_be_run() -> None:

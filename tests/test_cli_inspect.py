@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import re
@@ -37,6 +38,7 @@ from cookiesession.cli.documents import document
 from cookiesession.cli.inspect import INPUT_LIMIT
 from cookiesession.payload import pack
 from cookiesession.schedule import Schedule
+from cookiesession.stores.memory import MemoryStore
 from cookiesession.testing import cookies_for
 
 if TYPE_CHECKING:
@@ -141,6 +143,19 @@ def test_unknown_key_is_shown_by_its_id() -> None:
     assert "algorithm" not in shown
 
 
+def test_id_of_a_session_in_a_store_is_shown_as_one() -> None:
+    """What the store has is not shown as missing."""
+    manager: SessionManager[Any] = SessionManager(RING, store=MemoryStore(), clock=Clock())
+    [(name, value)] = cookies_for(manager, {"name": "Ada"}, subject="ada").items()
+
+    result = run(f"{name}={value}")
+
+    shown = rows(result.output)
+    assert (0, "live") == (result.exit_code, shown["verdict"])
+    assert "in a store, as are subject and idle timeout: the cookie holds a sealed id" == shown["data"]
+    assert {"subject", "idle"}.isdisjoint(shown)
+
+
 def test_header_without_the_cookie_names_those_it_has() -> None:
     """A misspelt name is seen at once; a hostile one does nothing to the terminal."""
     result = run(b"Cookie: sesion=1; \x1b[31m\xe9=2")
@@ -238,6 +253,34 @@ def test_what_cannot_work_has_the_status_2(arguments: list[str], keys: str, mess
     assert 2 == result.exit_code
     assert message in result.output
     assert "hunter2" not in result.output
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [("1 / 0", "'broken:X' raises ZeroDivisionError"), ("def", "'broken:X' raises SyntaxError")],
+)
+def test_module_that_cannot_be_imported_has_the_status_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, message: str
+) -> None:
+    """Whatever it raises: 1 would say that there is no live session."""
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "broken.py").write_text(source)
+
+    result = run(token(), "--model", "broken:X")
+
+    assert 2 == result.exit_code
+    assert f"Invalid value for --model: {message}" in result.output
+
+
+def test_output_that_is_full_has_the_status_2(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a disk may be: 1 would say that there is no live session."""
+
+    def full(text: str) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("cookiesession.cli.inspect.click.echo", full)
+
+    assert 2 == run(token()).exit_code
 
 
 def test_input_is_bounded() -> None:

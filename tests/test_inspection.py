@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import struct
 from datetime import timedelta
 from typing import Any, get_args
@@ -32,14 +33,16 @@ from refusals import (
     token,
 )
 
-from cookiesession import ConfigurationError, Key, KeyRing, SessionManager, base64url
+from cookiesession import ConfigurationError, Cookie, Key, KeyRing, SessionManager, base64url
 from cookiesession.codec import Extension, extend
 from cookiesession.errors import Reason
+from cookiesession.events import Reporter
 from cookiesession.inspection import inspect
 from cookiesession.inspection.diagnosis import explain
 from cookiesession.inspection.report import Header, Report, span, when
 from cookiesession.payload import LAST_SECOND, PERSISTENT, pack
 from cookiesession.schedule import Schedule
+from cookiesession.stores.memory import MemoryStore
 from cookiesession.testing import cookies_for
 
 every_algorithm = pytest.mark.parametrize("key", KEYS.values(), ids=KEYS)
@@ -121,6 +124,66 @@ def test_model_accepts_what_the_server_accepts() -> None:
 def test_data_of_a_model_may_be_no_dict() -> None:
     """Without a model, any plain data is accepted."""
     assert report_on(token(data=["a", 1])).reason is None
+
+
+# What a store has
+
+
+def stored(**options: Any) -> tuple[SessionManager[Any], bytes]:
+    """A manager whose sessions are in a store, and a cookie of it."""
+    manager: SessionManager[Any] = SessionManager(RING, store=MemoryStore(), clock=lambda: START, **options)
+    session = manager.session([])
+    session.data["text"] = "x" * 20_000
+    [(_, line)] = asyncio.run(manager.save(session))
+    return manager, line.partition(b";")[0]
+
+
+@pytest.mark.parametrize("overflow", [False, True], ids=["always", "overflow"])
+@pytest.mark.parametrize("model", [None, Visitor], ids=["dict", "model"])
+def test_id_of_a_session_in_a_store_is_told_from_a_session(model: Any, *, overflow: bool) -> None:
+    """It is live as far as anybody can tell who does not ask the store."""
+    _, cookie = stored(overflow=overflow)
+
+    report = report_on(cookie, model=model)
+
+    assert report.reason is None
+    assert explain(report).startswith("it opens, and names a session in a store, which lives for another 14d at most")
+    assert report.contents is not None
+    assert (True, True, None) == (report.contents.is_ticket, report.contents.is_readable, report.contents.data)
+    assert b"" == report.contents.payload.id
+
+
+@pytest.mark.parametrize(
+    ("seconds", "reason", "words"),
+    [
+        (-120, "future", "it was made at"),
+        (14 * DAY - 1, None, "which lives for another 1s at most"),
+        (14 * DAY, "expired", "its lifetime ended at"),
+    ],
+)
+def test_id_in_a_cookie_is_as_old_as_the_server_finds_it(seconds: int, reason: Reason | None, words: str) -> None:
+    """The verdict is that of the manager, which asks no store about what is over."""
+    manager, cookie = stored()
+    events: list[Any] = []
+    reporter = Reporter(events.append, lambda: START)
+    later_manager = manager.with_configuration(clock=lambda: START + seconds, reporter=reporter)
+    later = later_manager.session([(b"cookie", cookie)])
+    asyncio.run(later_manager.load(later))
+
+    report = report_on(cookie, now=START + seconds)
+
+    assert reason == report.reason
+    assert words in explain(report)
+    assert [reason] == [getattr(event, "reason", None) for event in events[:1]]
+
+
+def test_id_for_another_cookie_names_that() -> None:
+    """Whatever a token holds, it is for one name."""
+    _, cookie = stored(cookie=Cookie(name="session", secure=False))
+
+    report = report_on(NAME + b"=" + cookie.partition(b"=")[2])
+
+    assert ("forged", b"session") == (report.reason, report.other_name)
 
 
 # Where it is found

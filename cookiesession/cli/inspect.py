@@ -52,7 +52,8 @@ def inspect(
     """Open a token, or the session in a Cookie header, and say why it does not open.
 
     Reads the standard input. The output holds all that is in the session: treat it as you treat the session. Ends with
-    status 0 if there is a live session, with 1 if there is none, and with 2 if the command itself cannot work.
+    status 0 if there is a live session, with 1 if there is none, and with 2 if the command itself cannot work. Asks no
+    store: a session in one, or one that may be revoked, may have ended all the same.
     """
     clock: Clock = context.obj
     try:
@@ -65,10 +66,10 @@ def inspect(
             max_chunks=max_chunks,
             model=model and _model(model),
         )
+        for line in _lines(found):
+            click.echo(_shown(line))
     except (OSError, ConfigurationError) as error:
         raise click.UsageError(options.problem(key_file, error) if key_file else str(error)) from error
-    for line in _lines(found):
-        click.echo(_shown(line))
     context.exit(0 if found.is_live else 1)
 
 
@@ -83,6 +84,8 @@ def _model(name: str) -> Any:
         return pkgutil.resolve_name(name)
     except (ImportError, AttributeError, ValueError) as error:
         raise click.BadParameter(f"{name!r}: {error}", param_hint="--model") from error
+    except Exception as error:  # whatever the application's module raises; its text may be of anything
+        raise click.BadParameter(f"{name!r} raises {type(error).__name__}", param_hint="--model") from error
 
 
 def _input() -> bytes:
@@ -141,8 +144,12 @@ def _contents_rows(contents: Contents, now: int) -> Iterator[tuple[str, str]]:
     yield "created", _moment(payload.created_at, now)
     yield "renewed", _moment(payload.renewed_at, now)
     yield "expires", _moment(payload.expires_at, now)
-    yield "idle", _idle(contents, now)
+    if not contents.is_ticket:
+        yield "idle", _idle(contents, now)
     yield "flags", ", ".join(name for name, flag in flags.items() if flag) or "none"
+    if contents.is_ticket:
+        yield "data", "in a store, as are subject and idle timeout: the cookie holds a sealed id"
+        return
     yield "subject", "none" if payload.subject is None else repr(payload.subject)
     if contents.is_readable:
         yield "data", f"{len(payload.data)} bytes"

@@ -48,7 +48,7 @@ class Inspection:
 
     @property
     def is_live(self) -> bool:
-        """Whether a server gets a session."""
+        """Whether a server gets a session, as far as the tokens tell."""
         return any(report.reason is None for report in self.reports)
 
 
@@ -66,6 +66,8 @@ def inspect(
     - `keys`: the ring, or the keys with their times, of which those that have retired are tried too.
     - `name`: the cookie's full name. Where no header has it, that with another prefix is looked for.
     - `max_chunks` and `model`: those of the server. Without a model, any data is accepted.
+
+    What only a store or a request can tell is not known here: whether the session was ended, and whom a guard lets in.
 
     Any bytes give an inspection. Raises `ConfigurationError` for keys that have all retired, and for what is no model.
     """
@@ -147,8 +149,9 @@ class _Inspector:
     def _verdict(self, token: bytes) -> tuple[Reason | None, str | None]:
         """Why the manager refuses a token, if it does, and the path to a field that the model refuses."""
         try:
-            plaintext, _ = envelope.open(token, self._ring, envelope.bind("cookie", self._name), now=self._now)
-            self._decode(payload.unpack(plaintext, self._now).data)
+            plaintext, _ = _open(token, self._ring, self._name, self._now)
+            if data := payload.unpack(plaintext, self._now).data:  # else it is in a store
+                self._decode(data)
         except InvalidToken as invalid:
             return invalid.reason, invalid.path
         return None, None
@@ -160,7 +163,7 @@ class _Inspector:
         except ValueError:
             return None, None
         try:
-            plaintext, key = envelope.open(token, self._all, envelope.bind("cookie", self._name), now=_AFTER_ALL_TIMES)
+            plaintext, key = _open(token, self._all, self._name, _AFTER_ALL_TIMES)
         except InvalidToken:
             return self._header(sealed, None), None
         return self._header(sealed, key.id), _contents(plaintext)
@@ -190,11 +193,21 @@ class _Inspector:
             if name == self._name:
                 continue
             try:
-                envelope.open(token, self._all, envelope.bind("cookie", name), now=_AFTER_ALL_TIMES)
+                _open(token, self._all, name, _AFTER_ALL_TIMES)
             except InvalidToken:
                 continue
             return name
         return None
+
+
+def _open(token: bytes, ring: KeyRing, name: bytes, now: int) -> tuple[bytes, Key]:
+    """The plaintext of a session, or of the id of one that is in a store, and its key. Raises `InvalidToken`."""
+    try:
+        return envelope.open(token, ring, envelope.bind("cookie", name), now=now)
+    except InvalidToken as invalid:
+        if invalid.reason != "forged":
+            raise
+    return envelope.open(token, ring, envelope.bind("id", name), now=now)
 
 
 def _known(keys: KeyRing | Schedule, now: datetime) -> Iterator[tuple[Key, KnownKey]]:
@@ -215,11 +228,12 @@ def _contents(plaintext: bytes) -> Contents | None:
     flags, created_at, renewed_at, expires_at, idle_timeout, _ = payload.HEADER.unpack_from(body)
     opened = Payload(flags, created_at, renewed_at, expires_at, idle_timeout, b"", None, b"")
     data = None
-    is_readable = False
+    is_readable = is_ticket = False
     try:
         # At a second at which it was valid: what a session was last written at, and before its end.
         opened = payload.unpack(plaintext, min(opened.renewed_at, opened.expires_at - 1))
-        data = codec.decode_plain(opened.data)
+        is_ticket = not opened.data
+        data = None if is_ticket else codec.decode_plain(opened.data)
         is_readable = True
     except InvalidToken as invalid:
         if invalid.reason == "unsupported":
@@ -231,5 +245,6 @@ def _contents(plaintext: bytes) -> Contents | None:
         encoded=len(body) - 1 - payload.HEADER.size,
         is_compressed=opened.flags & payload.COMPRESSED != 0,
         is_readable=is_readable,
+        is_ticket=is_ticket,
         data=data,
     )

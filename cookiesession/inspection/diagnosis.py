@@ -31,7 +31,10 @@ def explain(report: Report) -> str:
 
 
 def _live(report: Report, contents: Contents) -> str:
-    return f"it opens, and lives for another {span(contents.payload.ends_at() - report.now)} if it is not used"
+    rest = span(contents.payload.ends_at() - report.now)
+    if contents.is_ticket:
+        return f"it opens, and names a session in a store, which lives for another {rest} at most, if it has not ended"
+    return f"it opens, and lives for another {rest} if it is not used"
 
 
 def _expired(report: Report, contents: Contents) -> str:

@@ -64,6 +64,8 @@ class Contents:
     is_compressed: bool
     is_readable: bool
     """Whether there is `data`: plain, as without a model."""
+    is_ticket: bool
+    """Whether it is the id of a session that a store has, and holds no data itself."""
     data: Any = field(repr=False)
 
 
