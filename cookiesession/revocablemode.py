@@ -57,7 +57,7 @@ class RevocableState(State[T]):
 
     def revert(self, before: RevocableState[T]) -> None:
         """Takes back what was noted for headers that are not sent."""
-        for name in ("brought", "key", "payload", "amended", "blank", "renewed", "due", "overdue"):
+        for name in ("brought", "key", "payload", "amended", "blank", "renewed", "due", "overdue", "site_data"):
             setattr(self, name, getattr(before, name))
 
 

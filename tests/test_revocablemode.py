@@ -47,7 +47,7 @@ async def test_request_without_a_cookie_of_ours_asks_nothing() -> None:
 @scenario
 async def test_session_is_asked_for_before_it_is_opened() -> None:
     """It says how. Twice asks once."""
-    instance = Instance()
+    instance = Instance(check_every=0)
     jar = await instance.login("ada")
     session = instance.manager.session([(b"cookie", NAME + b"=" + jar[NAME])])
 
@@ -230,6 +230,23 @@ async def test_late_logout_ends_the_session() -> None:
     assert {} == await instance.read(jar)
     assert [] == silent
     assert 1 == len(instance.of(LateWrite))
+
+
+@scenario
+async def test_late_logout_ends_what_the_same_response_has_begun() -> None:
+    """A session that the client has got with the headers, and no other before."""
+    instance = Instance()
+    jar: Jar = {}
+    session = await instance.open(jar)
+    session.data["user"] = "ada"
+    await instance.save(session, jar)
+
+    session.clear()
+    await instance.manager.save_late(session)
+
+    assert [NAME] == list(jar)
+    assert {} == await instance.read(jar)
+    assert [] == instance.of(LateWrite)
 
 
 @scenario
@@ -721,6 +738,23 @@ async def test_save_that_the_store_fails_can_be_repeated(
     assert (old, 1) == (kept, len(lines))
     assert {} == await instance.read(old)
     assert ({} if deed is leave else {"user": "ada", "n": 1}) == await instance.read(jar)
+
+
+@scenario
+async def test_browser_is_asked_to_forget_the_site_when_the_save_is_repeated() -> None:
+    """What a failed save has not sent is sent by the next one."""
+    instance = Instance(check_every=0)
+    jar = await instance.login("ada")
+    session = await instance.open(jar)
+    session.clear(site_data=True)
+    instance.store.failing = ALL
+
+    with pytest.raises(StoreUnavailable):
+        await instance.manager.save(session)
+    instance.store.failing = set()
+    headers = await instance.manager.save(session)
+
+    assert [b"set-cookie", b"clear-site-data"] == [name for name, _ in headers]
 
 
 @pytest.mark.parametrize("deed", [leave, renew])
