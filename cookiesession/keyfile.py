@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from cookiesession.errors import ConfigurationError
 from cookiesession.events import KeysRead, KeysRefused, Reporter
-from cookiesession.schedule import Schedule, moment
+from cookiesession.schedule import ADD, Schedule, moment
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -188,4 +188,7 @@ def _fingerprint(text: bytes) -> bytes:
 
 
 def _problem(error: OSError | ConfigurationError) -> str:
-    return (error.strerror or type(error).__name__) if isinstance(error, OSError) else str(error)
+    if not isinstance(error, OSError):
+        return str(error)
+    remedy = f"; make one with: {ADD}" if isinstance(error, FileNotFoundError) else ""
+    return (error.strerror or type(error).__name__) + remedy

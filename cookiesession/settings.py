@@ -72,7 +72,7 @@ class SessionSettings(BaseSettings):
     - `cookie_...`: the attributes of `Cookie`. A `cookie_prefix` of `none` opts out of a prefix.
     - `lifetime`, `idle_timeout`: seconds, `14d`, `12h`, `30m`, or ISO 8601: `P14D`, `PT1H30M`.
     - `store_url`: as for `store_from_url()`.
-    - `revocation_url`: the same, of the store of a `Revocation`; `revocation_...`: its options.
+    - `revocation_url`: the same, of the store of a `Revocation`; `revocation_...`: its options, which need it.
     - `persistent`, `compress`, `renew_grace`, `overflow`, `on_store_error`: as for `SessionManager`.
 
     Arguments come before the environment, that before `_env_file`, and that before a file named after the variable in
@@ -194,6 +194,8 @@ class SessionSettings(BaseSettings):
                 fail_open=self.revocation_fail_open,
                 track=self.revocation_track,
             )
+        elif "revocation" not in overrides:
+            self._require_no_revocation()
         keys = self.source(**{name: overrides[name] for name in ("on_event", "clock") if name in overrides})
         return SessionManager[Any](keys, **options | overrides)
 
@@ -221,6 +223,13 @@ class SessionSettings(BaseSettings):
         if self.keys is not None:
             self.source()
         _ = self.cookie
+
+    def _require_no_revocation(self) -> None:
+        """Raises `ConfigurationError` for options of a revocation that there is not: sessions would not end."""
+        given = [name for name in SessionSettings.model_fields if name.startswith("revocation_")]
+        if names := [self._variable(self._prefix, name) for name in given if name in self.model_fields_set]:
+            url = self._variable(self._prefix, "revocation_url")
+            raise ConfigurationError(f"{', '.join(names)}: there is no revocation without {url}")
 
     @contextmanager
     def _blaming(self, *fields: str) -> Iterator[None]:

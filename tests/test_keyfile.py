@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -135,9 +136,9 @@ def test_ring_is_one_object_between_two_changes(opened: KeyFile, clock: Clock) -
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        pytest.param(None, "No such file or directory", id="missing"),
+        pytest.param(None, "No such file or directory; make one with: python -m cookiesession keys add", id="missing"),
         pytest.param("", "missing required field `keys`", id="empty"),
-        pytest.param(toml(OLD)[:-40], "cannot be used", id="half"),
+        pytest.param(toml(OLD)[:-40], "(JSON nor TOML|required field)", id="half"),
         pytest.param(toml(OLD, retires=NOW), "every key in it has retired", id="retired"),
         pytest.param("keys = []", "it holds no key", id="no key"),
         pytest.param(toml(OLD).ljust(SIZE_LIMIT + 1, "\n"), "it is longer than 1048576 bytes", id="endless"),
@@ -149,7 +150,7 @@ def test_file_that_is_no_good_to_begin_with_is_a_configuration_error(
     """At start-up, with the path and what is wrong."""
     path.unlink() if text is None else write(path, text)
 
-    with pytest.raises(ConfigurationError, match=f"the key file {path} cannot be used: .*{problem}|{problem}"):
+    with pytest.raises(ConfigurationError, match=f"the key file {re.escape(str(path))} cannot be used: .*{problem}"):
         KeyFile(path, clock=clock)
 
 

@@ -591,6 +591,23 @@ def test_revocation_is_that_of_its_url(monkeypatch: pytest.MonkeyPatch) -> None:
     assert own is SessionSettings().manager(revocation=own).configuration.revocation
 
 
+def test_options_of_a_revocation_need_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody who forgets its URL would have sessions that do not end, and not know."""
+    setenv(monkeypatch, KEYS=KEYS, REVOCATION_TRACK="1", REVOCATION_CHECK_EVERY="2s")
+    settings = SessionSettings()
+    own = Revocation(MemoryStore(5))
+
+    with pytest.raises(ConfigurationError) as refusal:
+        settings.manager()
+
+    expected = (
+        "COOKIESESSION_REVOCATION_CHECK_EVERY, COOKIESESSION_REVOCATION_TRACK: "
+        "there is no revocation without COOKIESESSION_REVOCATION_URL"
+    )
+    assert expected == str(refusal.value)
+    assert own is settings.manager(revocation=own).configuration.revocation
+
+
 def test_url_of_a_store_is_a_secret(
     monkeypatch: pytest.MonkeyPatch, everything_said: Callable[[BaseException], str]
 ) -> None:
