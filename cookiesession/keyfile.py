@@ -46,7 +46,7 @@ class KeyFile:
     for a disk. Two wait, a quarter of a second at most: the first request after a pause of a minute, and one whose
     token names an unknown key, which has the file read at once, though not twice a second. Symbolic links are followed.
     A change counts once two readings agree. A file that turns unreadable, empty or wrong changes nothing: the last good
-    keys stay, and each reading that fails is an error in the log and an event.
+    keys stay, and each reading that fails is an error in the log and an event. One that others may use is a warning.
 
     - `on_event`: called with `KeysRead` and `KeysRefused`, on the thread that reads.
     - `clock`: seconds since the epoch. For tests.
@@ -129,7 +129,7 @@ class KeyFile:
 
     def _read(self) -> bytes:
         with self.path.open("rb") as file:
-            self._mode = os.fstat(file.fileno()).st_mode
+            self._look_at_permissions(os.fstat(file.fileno()).st_mode)
             text = file.read(SIZE_LIMIT + 1)
         if len(text) > SIZE_LIMIT:
             raise ConfigurationError(f"it is longer than {SIZE_LIMIT} bytes")
@@ -149,7 +149,6 @@ class KeyFile:
         self._span = span = _Span.of(schedule, self._clock())
         self._schedule = schedule
         self._read_last = _fingerprint(text)
-        self._warn_of_permissions()
         self._reporter.report(KeysRead(path=str(self.path), key_id=span.ring.primary.id, keys=len(schedule.keys)))
 
     def _span_at(self, now: float) -> _Span:
@@ -162,8 +161,10 @@ class KeyFile:
     def _refuse(self, error: OSError | ConfigurationError) -> None:
         self._reporter.report(KeysRefused(path=str(self.path), problem=_problem(error)))
 
-    def _warn_of_permissions(self) -> None:
-        if os.name == "posix" and self._mode & _OTHERS:  # pragma: no branch - Windows has other ways to say it
+    def _look_at_permissions(self, mode: int) -> None:
+        """Warns whenever they have become too wide, or wide in another way, whether or not the keys have changed."""
+        changed, self._mode = mode != self._mode, mode
+        if changed and os.name == "posix" and mode & _OTHERS:  # Windows has other ways to say it
             _logger.warning("others than its owner may use the key file %s: chmod 600 it", self.path)
 
 

@@ -359,6 +359,21 @@ def test_wide_permissions_are_warned_of(path: Path, caplog: pytest.LogCaptureFix
     assert f"others than its owner may use the key file {path}: chmod 600 it" in caplog.text
 
 
+def test_permissions_that_become_wide_are_warned_of_once(
+    opened: KeyFile, path: Path, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Though the keys stay the same; and once more when they have been narrow in between."""
+
+    def warnings_after(mode: int) -> int:
+        caplog.clear()
+        path.chmod(mode)
+        check(opened, clock)
+        check(opened, clock)
+        return len(caplog.messages)
+
+    assert [1, 0, 1] == [warnings_after(mode) for mode in (0o644, 0o600, 0o604)]
+
+
 # Tokens that name an unknown key
 
 
