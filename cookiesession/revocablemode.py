@@ -53,7 +53,7 @@ class RevocableState(State[T]):
     def __init__(self, owner: RevocableMode[T], headers: Iterable[tuple[bytes, bytes]], scope: Scope | None) -> None:
         super().__init__(owner, headers, scope)
         self.carried = self.former = None
-        self.is_read = self.is_loaded = self.is_adrift = self.is_cleared = self.is_superseded = False
+        self.is_read = self.is_loaded = self.is_adrift = self.is_cleared = self.is_superseded = self.rotated = False
 
     def revert(self, before: RevocableState[T]) -> None:
         """Takes back what was noted for headers that are not sent."""
@@ -188,7 +188,8 @@ class RevocableMode(CookieSessions[T], Generic[T]):
                 raise
         state.former = None if is_over else state.payload
         state.is_cleared = False
-        if not is_over and (before.blank or before.amended or before.due):  # what a list shows
+        # What a list shows, and its key. A blank one is listed only if it is somebody's, which a verb has made it.
+        if not is_over and (before.amended or before.due or before.rotated):
             await self._track(former, state.payload)
         return headers
 

@@ -547,6 +547,21 @@ async def test_list_shows_what_lives() -> None:
 
 
 @scenario
+async def test_list_has_what_was_sealed_under_a_key_that_is_gone() -> None:
+    """The record of a session changes its key with its cookie: a key that is retired at once takes neither."""
+    before = Instance(KeyRing(OLD), track=True)
+    jar = await before.login("ada")
+    during, after = before.another(KeyRing(KEY, OLD)), before.another(KeyRing(KEY))
+    session = await during.open(jar)
+    session.mark_accessed()
+
+    await during.save(session, jar)
+
+    assert {"user": "ada"} == await after.read(jar)
+    assert [await after.hash(jar)] == [info.id_hash for info in await after.manager.sessions("ada")]
+
+
+@scenario
 async def test_list_tells_of_label_and_use() -> None:
     """A change of the data alone asks the store nothing."""
     instance = Instance(track=True, idle_timeout=timedelta(hours=1))
