@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from cookiesession.errors import ConfigurationError
 from cookiesession.events import KeysRead, KeysRefused, Reporter
+from cookiesession.keys import require_no_key
 from cookiesession.schedule import ADD, Schedule, moment
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ class KeyFile:
         if not isinstance(check_every, timedelta) or not timedelta(seconds=1) <= check_every <= timedelta(days=1):
             raise ConfigurationError("check_every is a timedelta of at least one second and at most a day")
         self.path: Final = Path(path)
+        require_no_key(str(self.path), "the path of a key file")
         self._check_every = check_every.total_seconds()
         self._reporter = Reporter(on_event, clock, log_interval=0)
         self._clock = clock

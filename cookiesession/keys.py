@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
+import re
 import secrets
 from typing import Final, NoReturn, Protocol, cast, get_args, runtime_checkable
 
@@ -23,6 +24,7 @@ _SECRET: Final = 32  # bytes
 # less than once in 10^13 keys, and by hand nearly always.
 _LEAST_VARIETY: Final = 16
 _PRINTABLE: Final = frozenset(range(0x20, 0x7F))
+_KEY: Final = re.compile(rf"{_TAG}\.[a-z0-9-]+\.[A-Za-z0-9_-]{{20}}")  # so much of a key that it is to be kept secret
 
 
 class Key:
@@ -124,6 +126,7 @@ class KeyRing:
     @classmethod
     def from_env(cls, name: str) -> KeyRing:
         """The ring in the environment variable `name`. Raises `ConfigurationError`."""
+        require_no_key(name, "the name of an environment variable")
         text = os.environ.get(name, "")
         if not text.strip():
             raise ConfigurationError(f"the environment variable {name} holds no key; set it to the output of: {KEYGEN}")
@@ -175,6 +178,12 @@ def ring_after(invalid: InvalidToken, keys: KeySource, now: float) -> KeyRing:
     if invalid.reason != "unknown_key" or not isinstance(keys, RefreshingKeySource):
         raise invalid
     return keys.refresh(now)
+
+
+def require_no_key(text: str, place: str) -> None:
+    """Raises `ConfigurationError`, which does not show `text`, where somebody has given keys in this place."""
+    if _KEY.search(text):
+        raise ConfigurationError(f"a key stands where {place} belongs; KeyRing.parse(text) takes keys")
 
 
 def _require_strong(secret: bytes) -> None:

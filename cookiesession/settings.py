@@ -17,7 +17,7 @@ from cookiesession.cookies import Cookie, Prefix, SameSite
 from cookiesession.errors import KEYGEN, ConfigurationError
 from cookiesession.events import Event
 from cookiesession.keyfile import KeyFile
-from cookiesession.keys import KeyRing, KeySource
+from cookiesession.keys import KeyRing, KeySource, require_no_key
 from cookiesession.manager import Options, SessionManager
 from cookiesession.revocation import Revocation
 from cookiesession.schedule import ADD
@@ -220,6 +220,8 @@ class SessionSettings(BaseSettings):
             raise ConfigurationError(f"set {keys} to the output of: {KEYGEN}; or {key_file} to a FILE made by: {ADD}")
         if self.keys is not None and self.key_file is not None:
             raise ConfigurationError(f"{keys} and {key_file} are both set; unset one of them")
+        with self._blaming("key_file"):
+            require_no_key(str(self.key_file), "the path of a key file")
         if self.keys is not None:
             self.source()
         _ = self.cookie

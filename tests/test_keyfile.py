@@ -177,6 +177,14 @@ def test_error_shows_nothing_of_a_key(path: Path, everything_said: Callable[[Bas
     assert OLD.export().rpartition(".")[2][:10] not in everything_said(refusal.value)
 
 
+def test_key_that_is_given_for_the_path_is_not_shown(everything_said: Callable[[BaseException], str]) -> None:
+    """Nor tried to be opened, which would put it into an error."""
+    with pytest.raises(ConfigurationError, match="a key stands where the path of a key file belongs") as refusal:
+        KeyFile(OLD.export())
+
+    assert OLD.export().rpartition(".")[2][:10] not in everything_said(refusal.value)
+
+
 # Changes
 
 

@@ -495,3 +495,16 @@ def test_object_of_the_users_is_a_source() -> None:
 def test_what_gives_no_ring_is_no_source(thing: object) -> None:
     """A text or a bare key is told apart at run time."""
     assert not isinstance(thing, KeySource)
+
+
+@pytest.mark.parametrize("before", ["", "old "])
+def test_keys_that_are_given_for_their_variable_are_not_shown(
+    before: str, everything_said: Callable[[BaseException], str]
+) -> None:
+    """An easy slip, whose error would go to a log. Case A17."""
+    text = before + Key.generate().export()
+
+    with pytest.raises(ConfigurationError, match="a key stands where the name of an environment variable") as refusal:
+        KeyRing.from_env(text)
+
+    assert text[-43:][:10] not in everything_said(refusal.value)

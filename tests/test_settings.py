@@ -349,6 +349,18 @@ def test_key_file_that_cannot_be_used_names_its_variable(tmp_path: Path) -> None
         settings.manager()
 
 
+def test_key_in_the_variable_of_the_file_is_not_shown(
+    monkeypatch: pytest.MonkeyPatch, everything_said: Callable[[BaseException], str]
+) -> None:
+    """The two variables are easily taken for each other."""
+    setenv(monkeypatch, KEY_FILE=KEY.export())
+
+    with pytest.raises(ConfigurationError, match=r"^COOKIESESSION_KEY_FILE: a key stands where the path") as refusal:
+        SessionSettings()
+
+    assert KEY.export().rpartition(".")[2][:10] not in everything_said(refusal.value)
+
+
 def test_settings_made_without_validation_complain_when_they_are_used() -> None:
     """`model_construct()` looks at nothing."""
     with pytest.raises(ConfigurationError, match="KEYS: there is no key"):
