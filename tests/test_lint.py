@@ -137,6 +137,11 @@ def test_key_that_retires_before_its_sessions_is_a_warning(successor: timedelta)
     assert [] == found(at(OLD, -YEAR, retires=last), new)
 
 
+def test_sessions_of_a_key_end_by_the_next_of_several() -> None:
+    """A key seals until its successor does, whoever comes later, in whatever order the file has them."""
+    assert [] == found(at(OLD, -YEAR, retires=HOUR), at(NEW, -DAY), at(THIRD, -LIFETIME))
+
+
 def test_lifetime_is_what_the_operator_says() -> None:
     """Longer sessions need their keys for longer."""
     keys = at(OLD, -YEAR, retires=20 * DAY), at(NEW, -DAY)

@@ -244,6 +244,13 @@ def test_states_tell_what_each_key_does() -> None:
     assert states(schedule) == ["pending", "retired", "primary", "active"]
 
 
+def test_states_of_keys_of_one_second_agree_with_the_ring() -> None:
+    """The one that does not seal is active, and pending no more."""
+    schedule = Schedule((scheduled(OLD, timedelta(0)), scheduled(NEW, timedelta(0))))
+
+    assert sorted(states(schedule)) == ["active", "primary"]
+
+
 def test_states_of_retired_keys_name_no_primary() -> None:
     """A file that is wrong can still be listed."""
     schedule = Schedule((scheduled(OLD, -DAY, retires=-HOUR),))
