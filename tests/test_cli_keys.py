@@ -518,9 +518,10 @@ def test_held_lock_is_one_line(shell: Shell, monkeypatch: pytest.MonkeyPatch) ->
         ("rotate", ("--every", "0s"), "'0s' is less than 1s"),
         ("rotate", ("--lifetime", "0m"), "'0m' is less than 1s"),
         ("check", ("--rate", "0"), "is not in the range x>0"),
+        ("check", ("--rate", "nan"), "it is a number of sessions"),
         ("retire", (), "Missing argument 'ID'"),
     ],
-    ids=["word", "negative", "algorithm", "every", "lifetime", "rate", "id"],
+    ids=["word", "negative", "algorithm", "every", "lifetime", "rate", "no-rate", "id"],
 )
 def test_wrong_usage_ends_with_2(shell: Shell, command: str, arguments: tuple[str, ...], message: str) -> None:
     """And leaves no file."""

@@ -234,6 +234,17 @@ def test_key_that_stays_keeps_its_object(opened: KeyFile, path: Path, clock: Clo
     assert key is opened.current(START).keys[1]
 
 
+def test_request_that_is_slower_than_a_reading_undoes_nothing(opened: KeyFile, path: Path, clock: Clock) -> None:
+    """It may put the keys from before back into place, which the reader has replaced meanwhile."""
+    before = opened._span
+    write(path, toml(NEW))
+    check(opened, clock)
+
+    opened._span = before
+
+    assert opened.current(clock()).keys == (NEW,)
+
+
 def test_clock_that_is_put_back_does_not_stop_the_checks(opened: KeyFile, path: Path, clock: Clock) -> None:
     """By an hour, say."""
     write(path, toml(NEW))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import click
@@ -20,6 +21,12 @@ if TYPE_CHECKING:
     from cookiesession.cli.options import Clock
 
 
+def _finite(context: click.Context, param: click.Parameter, value: float) -> float:
+    if not math.isfinite(value):  # which a range lets through: nan is not outside of any
+        raise click.BadParameter("it is a number of sessions", context, param)
+    return value
+
+
 @click.command(epilog=options.example("python -m cookiesession keys check keys.toml --lifetime 30d --rate 200"))
 @options.file
 @options.lifetime
@@ -29,6 +36,7 @@ if TYPE_CHECKING:
     type=click.FloatRange(0, min_open=True),
     default=RATE,
     show_default=True,
+    callback=_finite,
     help="How many sessions all instances seal in a second.",
 )
 @click.pass_obj
