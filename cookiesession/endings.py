@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
+from cookiesession.codec import DECODING_ERRORS
 from cookiesession.errors import StoreUnavailable
 from cookiesession.payload import LAST_SECOND, Payload, id_hash
 from cookiesession.stores import ATTEMPTS, Record
@@ -192,7 +193,7 @@ def _key(name: bytes) -> bytes:
 def _read(record: Record) -> Ending:
     try:
         return _decode(record.value)
-    except msgspec.MsgspecError as error:
+    except DECODING_ERRORS as error:
         raise StoreUnavailable("the store holds what is no ending") from error
 
 

@@ -415,8 +415,13 @@ async def test_store_in_which_others_are_always_faster_is_given_up() -> None:
         await known.end_several(EVERYTHING, None)
 
 
+DEEP = b"\x94\x01\xc4\x00\x80" + b"\x91" * 100_000 + b"\xc0"  # passed over like anything that comes to the layout later
+
+
 @pytest.mark.parametrize(
-    "garbage", [b"", b"\xc1", b"\x90", b"\x91\xa1x", b"\x93\x01\xc4\x00\x90", b"\x80\x04K."], ids=bytes.hex
+    "garbage",
+    [b"", b"\xc1", b"\x90", b"\x91\xa1x", b"\x93\x01\xc4\x00\x90", b"\x80\x04K.", DEEP],
+    ids=lambda garbage: garbage[:5].hex(),
 )
 @scenario
 async def test_garbage_is_no_answer(garbage: bytes) -> None:
