@@ -272,15 +272,24 @@ def test_module_that_cannot_be_imported_has_the_status_2(
     assert f"Invalid value for --model: {message}" in result.output
 
 
-def test_output_that_is_full_has_the_status_2(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As a disk may be: 1 would say that there is no live session."""
+@pytest.mark.parametrize(
+    ("number", "status", "message"), [(errno.ENOSPC, 2, os.strerror(errno.ENOSPC)), (errno.EPIPE, 1, "")]
+)
+def test_output_that_cannot_be_written_is_no_verdict(
+    monkeypatch: pytest.MonkeyPatch, number: int, status: int, message: str
+) -> None:
+    """A full disk has the status 2, since 1 would say that there is no live session. A pipe may end before we do."""
 
-    def full(text: str) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    def fail(text: str) -> None:
+        raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr("cookiesession.cli.inspect.click.echo", full)
+    with monkeypatch.context() as patch:
+        patch.setattr("cookiesession.cli.inspect.click.echo", fail)
+        result = run(token())
 
-    assert 2 == run(token()).exit_code
+    assert status == result.exit_code
+    assert message in result.output
+    assert ("" == result.output) == ("" == message)
 
 
 def test_input_is_bounded() -> None:

@@ -68,6 +68,8 @@ def inspect(
         )
         for line in _lines(found):
             click.echo(_shown(line))
+    except BrokenPipeError:
+        raise  # of somebody who has seen enough, such as head: click ends without a word
     except (OSError, ConfigurationError) as error:
         raise click.UsageError(options.problem(key_file, error) if key_file else str(error)) from error
     context.exit(0 if found.is_live else 1)
