@@ -188,11 +188,14 @@ def test_keys_from_elsewhere_are_fetched_every_few_minutes(blocks: dict[str, Any
     vault.text = f"{new.export()} {old.export()}"
 
     early, due = _fetched_at(source, 1299), _fetched_at(source, 1300)
+    vault.text = new.export()
+    put_back = _fetched_at(source, 1290)
 
     assert isinstance(source, KeySource)
     assert first is early
     assert (old,) == first.keys
     assert (new, old) == due.keys
+    assert (new,) == put_back.keys
 
 
 def test_keys_from_elsewhere_stay_while_elsewhere_is_away(
@@ -230,7 +233,7 @@ def test_sessions_live_on_under_keys_from_elsewhere(blocks: dict[str, Any]) -> N
 
     for text in (f"{old.export()} {new.export()}", f"{new.export()} {old.export()}", new.export()):
         vault.text = text
-        source._due = 0.0
+        source._asked_at = 0.0
         _fetched_at(source, time.time())
         reply = browser.request(path="/home")
 
