@@ -51,10 +51,18 @@ def lint(
     for scheduled, state in schedule.states(now):
         if state == "retired":
             continue
+        yield from _addition(scheduled, now, propagation)
         if state != "active":
             yield from _activation(schedule, scheduled, now, propagation)
         yield from _retirement(schedule, scheduled, now, lifetime)
         yield from _use(schedule, scheduled, state, now, rate)
+
+
+def _addition(scheduled: ScheduledKey, now: datetime, propagation: timedelta) -> Iterator[Finding]:
+    """A key from a day to come, before which `rotate` finds it young."""
+    if scheduled.added > later(now, propagation):
+        text = f"key {scheduled.key.id} was added at {stamp(scheduled.added)}, which is yet to come"
+        yield Finding("warning", f"{text}: a clock is wrong, or was then, and no rotation is due before")
 
 
 def _activation(

@@ -13,6 +13,7 @@ from cookiesession import Key
 from cookiesession.aead import SEAL_LIMIT
 from cookiesession.lint import LIFETIME, Finding, lint
 from cookiesession.schedule import ADD, PROPAGATION, Schedule, ScheduledKey
+from cookiesession.times import stamp
 
 NOW = datetime(2027, 1, 15, 8, tzinfo=UTC)
 HOUR, DAY, YEAR = timedelta(hours=1), timedelta(days=1), timedelta(days=365)
@@ -229,6 +230,16 @@ def test_replaced_aes_gcm_key_is_reported_only_if_it_was_spent() -> None:
     """There is nothing left to do about one that was near."""
     assert [] == found(at(GCM, -DAY - HALF * 1.5), at(NEW, -DAY))
     assert "reached at" in the_one(found(at(GCM, -DAY - SPENT), at(NEW, -DAY)), "error")
+
+
+def test_key_of_a_clock_that_was_ahead_is_a_warning() -> None:
+    """Rotation adds no key before that one is old, which may be in years. As far as clocks may differ, it is none."""
+    ahead = at(NEW, PROPAGATION + 2 * HOUR, added=PROPAGATION + HOUR)
+
+    message = the_one(found(at(OLD, -YEAR), ahead), "warning")
+
+    assert f"key {NEW.id} was added at {stamp(ahead.added)}, which is yet to come" in message
+    assert [] == found(at(OLD, -YEAR), at(NEW, PROPAGATION + HOUR, added=PROPAGATION))
 
 
 # Any schedule
