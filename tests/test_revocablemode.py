@@ -297,6 +297,24 @@ async def test_login_gives_a_new_id_and_ends_the_old_one() -> None:
     assert 1 == len(there.of(LateWrite))
 
 
+@pytest.mark.parametrize(("check_every", "user"), [(0, "ada"), (EVERY, None)])
+@scenario
+async def test_old_id_changes_nothing_in_a_process_that_has_noticed(check_every: float, user: str | None) -> None:
+    """One that has not may put the old cookie back: the price of asking the store more seldom."""
+    instance = Instance(check_every=check_every)
+    other = instance.another()
+    jar: Jar = {}
+    await instance.put(jar, cart="tea")
+    slow = await other.open(jar)
+    slow.data["seen"] = 1
+
+    await instance.login("ada", jar)
+    await other.save(slow, jar)
+    instance.clock.now += GRACE
+
+    assert user == (await instance.read(jar)).get("user")
+
+
 @scenario
 async def test_dead_old_id_deletes_no_cookie() -> None:
     """The browser has the newer one's there. That of a session which was ended is deleted."""
