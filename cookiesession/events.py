@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Final
@@ -164,7 +165,7 @@ class Reporter:
             partial(_logger.isEnabledFor, logging.DEBUG) if listener is None else lambda: True
         )
         """Whether anybody would see an everyday event; asked before one is made."""
-        self._silent_until: dict[type, float] = {}
+        self._logged_at: dict[type, float] = {}
         self._left_out: dict[type, int] = {}
 
     def report(self, event: Event) -> None:
@@ -181,10 +182,10 @@ class Reporter:
         if not _logger.isEnabledFor(level):
             return
         now = self._clock()
-        if now < self._silent_until.get(kind, 0):
+        if 0 <= now - self._logged_at.get(kind, -math.inf) < self._log_interval:  # a clock may be put back
             self._left_out[kind] = self._left_out.get(kind, 0) + 1
             return
-        self._silent_until[kind] = now + self._log_interval
+        self._logged_at[kind] = now
         if left_out := self._left_out.pop(kind, 0):
             message += f" (and {left_out} more since the last such record)"
         _logger.log(level, message, detail, exc_info=exc_info)

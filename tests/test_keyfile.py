@@ -315,6 +315,19 @@ def test_file_that_goes_bad_changes_nothing(
     assert NEW.export().rpartition(".")[2][:10] not in caplog.text
 
 
+def test_bad_file_is_an_error_in_the_log_though_the_clock_is_put_back(
+    opened: KeyFile, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each reading that fails is one, whatever the time."""
+    write(opened.path, "")
+    check(opened, clock)
+
+    clock.now -= 3600
+    check(opened, clock)
+
+    assert 2 == len([record for record in caplog.records if record.levelno == logging.ERROR])
+
+
 class Writer:
     """Writes the next piece of a file whenever its reader pauses."""
 
