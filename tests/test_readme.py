@@ -198,6 +198,15 @@ def test_keys_from_elsewhere_are_fetched_every_few_minutes(blocks: dict[str, Any
     assert (new,) == put_back.keys
 
 
+def test_keys_from_elsewhere_are_not_fetched_twice_at_start_up(blocks: dict[str, Any]) -> None:
+    """The first request comes soon after, and would race what the second fetches."""
+    vault = Vault(Key.generate().export())
+    source = blocks["FetchedKeys"](vault)
+    vault.text = Key.generate().export()
+
+    assert vault.text != _fetched_at(source, time.time()).primary.export()
+
+
 def test_keys_from_elsewhere_stay_while_elsewhere_is_away(
     blocks: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
