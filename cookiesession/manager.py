@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_ID: Final = re.compile("[0-9a-f]{32}")
 _ID_HASH: Final = re.compile("[0-9a-f]{64}")
 
 
@@ -224,8 +225,11 @@ class SessionManager(Generic[T]):
 
         Only those that began `before` a time (with its zone), if one is given. That of a session that has just been
         renewed spares it too. With a revocation, sessions are counted only if they are tracked, and when they began is
-        by the clocks of the instances: log in or renew after it, or pass `except_id`. Raises `StoreUnavailable`.
+        by the clocks of the instances: log in or renew after it, or pass `except_id`. Raises `StoreUnavailable`, and
+        `ValueError` for what is no id, which would spare nobody.
         """
+        if except_id is not None and not _ID.fullmatch(except_id):
+            raise ValueError("except_id is 32 hexadecimal digits, as session.id gives it")
         return await self._listing().end_all(subject, except_id, _timestamp(before))
 
     async def end_everything(self, *, before: datetime | None = None) -> None:

@@ -1029,3 +1029,14 @@ def test_time_without_a_zone_is_refused() -> None:
 
     with pytest.raises(ValueError, match="with its zone"):
         asyncio.run(manager.end_all("42", before=datetime(2027, 1, 1)))  # noqa: DTZ001 - the point of the test
+
+
+@pytest.mark.parametrize(
+    "except_id", ["", "00", "zz" * 16, "A" * 32, "a" * 31, "a" * 33, "a" * 32 + "\n", "a" * 64], ids=repr
+)
+def test_what_is_no_id_is_refused_where_it_would_spare_nobody(except_id: str) -> None:
+    """An `id_hash` among them, which is an easy slip: the session of who asked would end with the others."""
+    manager = SessionManager(RING, store=MemoryStore())
+
+    with pytest.raises(ValueError, match=r"^except_id is 32 hexadecimal digits, as session\.id gives it$"):
+        asyncio.run(manager.end_all("42", except_id=except_id))
