@@ -31,6 +31,10 @@ PORTS: Final = 3  # that a server tries when it starts for the first time
 ANSWER: Final = 10  # seconds that one may take to answer
 AGAIN: Final = 0.5  # seconds after which it is asked again whether it has started, or may have ended
 SLOTS: Final = 16_384
+# Milliseconds of silence after which servers take one of them for dead. Where nothing is to fail, a busy machine is no
+# reason to: a server that gets no turn in time would lose its role, or its slots.
+PATIENT: Final = 30_000
+HASTY: Final = 1000  # for tests of what happens then
 STOP: Final = 20  # seconds that one may take to end when it is killed
 
 AnyServer = TypeVar("AnyServer", bound="Server")
@@ -198,7 +202,7 @@ class SentinelServer(Server):
             "bind 127.0.0.1",
             f"dir {self.folder}",
             f"sentinel monitor sessions 127.0.0.1 {self.primary.port} {self.quorum}",
-            "sentinel down-after-milliseconds sessions 500",
+            f"sentinel down-after-milliseconds sessions {PATIENT}",
             "sentinel failover-timeout sessions 1000",
         ]
         path = self.folder / "sentinel.conf"
@@ -217,8 +221,8 @@ def running(*servers: Server) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def sentinels(folder: Path) -> Iterator[tuple[list[Server], list[SentinelServer]]]:
-    """A primary with two replicas, and three Sentinels that know of all."""
+def sentinels(folder: Path, *, hasty: bool = False) -> Iterator[tuple[list[Server], list[SentinelServer]]]:
+    """A primary with two replicas, and three Sentinels that know of all, and act soon where they are `hasty`."""
     with contextlib.ExitStack() as stack:
         primary = _run(stack, Server(folder))
         data = [primary, *(_run(stack, Server(folder, "--replicaof", *primary.place)) for _ in range(2))]
@@ -226,13 +230,17 @@ def sentinels(folder: Path) -> Iterator[tuple[list[Server], list[SentinelServer]
         until(lambda: primary.ask("INFO", "replication")["connected_slaves"] == 2, "replicas are connected")
         until(lambda: all(_in_sync(server) for server in data[1:]), "replicas are in sync")
         until(lambda: all(_knows_all(server) for server in watching), "Sentinels know of one another")
+        for server in watching if hasty else ():
+            server.ask("SENTINEL SET", "sessions", "down-after-milliseconds", HASTY)
         yield data, watching
 
 
 @contextlib.contextmanager
-def cluster(folder: Path, *, binary: str | None = None, replicas: int = 0) -> Iterator[list[Server]]:
-    """Three primaries with a third of the slots each, and then replicas of the first."""
-    patience = ("--cluster-node-timeout", "1000", "--cluster-replica-validity-factor", "0")
+def cluster(
+    folder: Path, *, binary: str | None = None, replicas: int = 0, hasty: bool = False
+) -> Iterator[list[Server]]:
+    """Three primaries with a third of the slots each, and then replicas of the first, which act soon if `hasty`."""
+    patience = ("--cluster-node-timeout", str(PATIENT), "--cluster-replica-validity-factor", "0")
     with contextlib.ExitStack() as stack:
         nodes = [
             _run(stack, Server(folder, "--cluster-enabled", "yes", *patience, binary=binary))
@@ -249,6 +257,8 @@ def cluster(folder: Path, *, binary: str | None = None, replicas: int = 0) -> It
         until(lambda: all(node.ask("CLUSTER INFO")["cluster_state"] == "ok" for node in nodes), "the cluster is whole")
         until(lambda: all(_in_sync(node) for node in nodes[3:]), "replicas are in sync")
         until(lambda: all(_shown_replicas(node) == replicas for node in nodes), "all nodes know of the replicas")
+        for node in nodes if hasty else ():
+            node.ask("CONFIG", "SET", "cluster-node-timeout", HASTY)
         yield nodes
 
 

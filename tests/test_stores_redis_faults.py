@@ -727,7 +727,7 @@ def test_store_follows_a_failover_by_sentinel(tmp_path: Path) -> None:
         async with store_at(url, FAILOVER_TIMEOUT) as store:
             await fail_over(store, servers)
 
-    with sentinels(tmp_path) as (servers, watching):
+    with sentinels(tmp_path, hasty=True) as (servers, watching):
         hosts = ",".join(f"127.0.0.1:{each.port}" for each in watching)
         asyncio.run(scenario(servers, f"redis+sentinel://{hosts}/sessions"))
 
@@ -765,5 +765,5 @@ def test_store_follows_a_failover_in_a_cluster(tmp_path: Path) -> None:
         ) as store:
             await fail_over(store, [nodes[0], *nodes[3:]])
 
-    with cluster(tmp_path, replicas=2) as nodes:
+    with cluster(tmp_path, replicas=2, hasty=True) as nodes:
         asyncio.run(scenario(nodes))
