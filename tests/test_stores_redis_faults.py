@@ -517,15 +517,14 @@ def foreign_answers(server: Server, *packages: Path) -> int:
     return int(process.stdout)
 
 
-def test_driver_that_mixes_answers_up_is_found_out(server: Server, tmp_path: Path) -> None:
+def test_driver_that_mixes_answers_up_is_found_out(server: Server) -> None:
     """redis-py 4.5.1 does, so that the tests below would see it. Case G84, CVE-2023-28858."""
-    install = (sys.executable, "-m", "pip", "install", "--quiet", "--target", str(tmp_path), "redis==4.5.1")
-    installed = subprocess.run(install, capture_output=True, text=True, timeout=100, check=False)  # noqa: S603 - pip
-    if installed.returncode and "CI" not in os.environ:
-        pytest.skip("redis-py 4.5.1 cannot be installed here")
+    old = Path(sys.prefix) / "redis-4.5.1"
+    if not old.exists() and "CI" not in os.environ:
+        pytest.skip("redis-py 4.5.1 is not beside the one in use, where `make` puts it")
 
-    assert installed.returncode == 0, installed.stderr
-    assert foreign_answers(server, tmp_path) > 0
+    assert old.exists(), "CI has to use the Makefile"
+    assert foreign_answers(server, old) > 0
 
 
 def test_driver_in_use_mixes_nothing_up(server: Server) -> None:
