@@ -27,13 +27,13 @@ from cookiesession.times import brief
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-pytestmark = pytest.mark.servers
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(300)]
 
 ROTATIONS: Final = 10
 START: Final = 30  # seconds that a server may take until it answers
 STOP: Final = 5  # seconds that it may take to end before it is killed
 WAIT: Final = 20  # seconds for one answer, or one command
-DEADLINE: Final = 80  # seconds for the rotations; they take a third of that
+DEADLINE: Final = 200  # seconds for the rotations; they take an eighth of that on a machine that has nothing else to do
 
 # What `rotate` is told. The servers read the file every second, and all go by one clock.
 RULES: Final = ("--propagation", "3s", "--lifetime", brief(LIFETIME))
@@ -87,18 +87,22 @@ def urls(key_file: Path, tmp_path: Path) -> Iterator[list[str]]:
     """Two servers that read the file, each of two processes. They end with the test, and have had nothing to say."""
     with contextlib.ExitStack() as servers:
         logs = [tmp_path / f"{name}.log" for name in ("one", "two")]
-        urls = [servers.enter_context(server(key_file, log)) for log in logs]
-        for url, log in zip(urls, logs, strict=True):
-            wait_for(url, log)
-        yield urls
+        running = [servers.enter_context(server(key_file, log)) for log in logs]
+        for (url, process), log in zip(running, logs, strict=True):
+            wait_for(url, process, log)
+        yield [url for url, _ in running]
         assert ["", ""] == [log.read_text() for log in logs]
 
 
 @contextlib.contextmanager
-def server(key_file: Path, log: Path) -> Iterator[str]:
-    """The URL of a server of two processes, on a port that was free."""
+def server(key_file: Path, log: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """The URL of a server of two processes, on a port that was free, and their supervisor."""
     port = free_port()
-    command = ("uvicorn", "--factory", "rotation_app:create_app", "--workers", "2", "--log-level", "warning")
+    command = (
+        *("uvicorn", "--factory", "rotation_app:create_app", "--workers", "2", "--log-level", "warning"),
+        # Otherwise a worker that takes 5 s to answer its supervisor, as it may while it starts, is replaced.
+        *("--timeout-worker-healthcheck", str(DEADLINE)),
+    )
     with (
         log.open("wb") as output,
         subprocess.Popen(  # noqa: S603 - this very Python
@@ -111,7 +115,7 @@ def server(key_file: Path, log: Path) -> Iterator[str]:
         ) as process,
     ):
         try:
-            yield f"http://127.0.0.1:{port}"
+            yield f"http://127.0.0.1:{port}", process
         finally:
             process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -120,10 +124,10 @@ def server(key_file: Path, log: Path) -> Iterator[str]:
                 os.killpg(process.pid, signal.SIGKILL)
 
 
-def wait_for(url: str, log: Path) -> None:
+def wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
     """Returns once a server answers. Fails with what it said if it does not."""
     deadline = time.monotonic() + START
-    while time.monotonic() < deadline:
+    while time.monotonic() < deadline and process.poll() is None:
         with contextlib.suppress(httpx.TransportError):
             httpx.get(f"{url}/health", timeout=WAIT, trust_env=False).raise_for_status()
             return
