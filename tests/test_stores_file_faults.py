@@ -306,7 +306,7 @@ def test_disk_that_hangs_holds_up_nobody_beyond_the_deadline(tmp_path: Path) -> 
     """Few threads wait for it, asyncio's own do not, and late calls change nothing. Cases 86 and 90."""
     path = tmp_path / "sessions"
     put(path, None)
-    fault = "inject=fsync:delay_enter=3s:when=1"  # in each thread
+    fault = "inject=fsync:delay_enter=8s:when=1"  # in each thread
 
     trace = ("-f", "-qq", "-o", os.devnull, "-e", "trace=fsync", "-e", "signal=none", "-e", fault)
     command = (str(STRACE), *trace, sys.executable, "-W", "error", "-c", HANGING, str(path))
@@ -314,7 +314,7 @@ def test_disk_that_hangs_holds_up_nobody_beyond_the_deadline(tmp_path: Path) -> 
     answers, waited, threads, others, tries, found = json.loads(process.stdout)
 
     assert answers == ["the store did not answer within 0.3 s"]
-    assert 0.3 <= waited < 3  # which is how long the disk hangs
+    assert 0.3 <= waited < 8  # which is how long the disk hangs
     assert threads == 4
     assert others == "free"
     assert 1 <= tries < 1000

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 SHORT = timedelta(seconds=0.3)
-OVERHEAD = 2.0  # seconds that a busy machine may add to a deadline; what is left alone takes far longer
+OVERHEAD = 4.0  # seconds that a busy machine may add to a deadline; what has none takes 5 s, or for ever
 RECORD = Record(b"sealed", 1, LATER)
 
 
