@@ -56,7 +56,8 @@ class Site:
         return httpx.AsyncClient(
             base_url=f"http://127.0.0.1:{self.port}",
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
-            limits=httpx.Limits(max_connections=20),
+            # No connection is used again that the server, which waits 5 s for more, may be about to close.
+            limits=httpx.Limits(max_connections=20, keepalive_expiry=1),
             timeout=WAIT,
             trust_env=False,
         )
@@ -174,11 +175,11 @@ async def load(users: list[User], seconds: float, trouble: Callable[[float], Awa
         await asyncio.gather(trouble(until), *(user.go_on(client, until) for user in users))
 
 
-async def settle(site: Site, outage: Outage) -> Holdings:
-    """What is held once the load is over: for half a second the same."""
+async def settle(site: Site, outage: Outage, others: float = float("inf")) -> Holdings:
+    """What is held once the load is over: for half a second the same, and as soon as it is no more than `others`."""
     deadline = time.monotonic() + WAIT
     held, since = await site.holdings(outage), time.monotonic()
-    while time.monotonic() < min(since + 0.5, deadline):
+    while time.monotonic() < (deadline if held.others > others else min(since + 0.5, deadline)):
         await asyncio.sleep(0.05)
         now = await site.holdings(outage)
         if now[1:] != held[1:]:

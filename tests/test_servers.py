@@ -84,6 +84,7 @@ class Site:
             "http1": not self.http2,
             "http2": self.http2,
             "timeout": WAIT,
+            "limits": httpx.Limits(keepalive_expiry=1),  # servers close what has been idle for 5 s, at any moment
             "trust_env": False,
         }
 
