@@ -75,7 +75,7 @@ def browser(certificate: Path) -> Iterator[Browser]:
     expect.set_options(timeout=WAIT)
     trust = f"--ignore-certificate-errors-spki-list={base64.b64encode(pin).decode()}"
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=[*SWITCHES, trust])
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=[*SWITCHES, trust], timeout=2 * WAIT)
         yield browser
         browser.close()
 

@@ -174,7 +174,7 @@ def _fetched_at(source: Any, now: float) -> KeyRing:
     readers = threading.enumerate()
     source.current(now)
     for thread in set(threading.enumerate()) - set(readers):
-        thread.join(10)
+        thread.join(30)
     ring: KeyRing = source.current(now)
     return ring
 

@@ -250,7 +250,7 @@ def test_a_thousand_requests_in_flight_see_no_mixed_state(path: Path) -> None:
             replace(path, schedule)
             clock.now += 1
             file.refresh(clock())
-            file._reader.join(10)
+            file._reader.join(30)
         async with asyncio.timeout(30):
             return await asyncio.gather(*tasks)
 

@@ -112,7 +112,7 @@ def browser(certificate: Path) -> Iterator[Browser]:
     pin = hashlib.sha256(public_key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).digest()
     trust = f"--ignore-certificate-errors-spki-list={base64.b64encode(pin).decode()}"
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=[*SWITCHES, trust])
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=[*SWITCHES, trust], timeout=2 * WAIT)
         yield browser
         browser.close()
 
