@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 USER = "sessions"
 PASSWORD = "pg-s3cret-of-the-tests"  # noqa: S105  of a server that lives for a few seconds
-PATIENCE = 30.0  # seconds that anything may take on a busy machine
+PATIENCE = 90.0  # seconds that anything may take on a busy machine
 
 # PostgreSQL refuses to run as root.
 UNPRIVILEGED = "nobody" if os.geteuid() == 0 else None

@@ -344,7 +344,7 @@ def process(text: bytes, **variables: str) -> subprocess.CompletedProcess[bytes]
         input=text,
         capture_output=True,
         env={**os.environ, "SESSION_KEYS": KEYS, **variables},
-        timeout=30,
+        timeout=60,
         check=False,
     )
 

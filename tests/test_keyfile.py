@@ -527,4 +527,4 @@ def test_forked_child_reads_for_itself(path: Path, tmp_path: Path) -> None:
     write(tmp_path / "new", toml(NEW))
     command = [sys.executable, "-W", "ignore", "-c", CHILD, str(path), OLD.id, str(tmp_path / "new")]
 
-    assert subprocess.run(command, check=False, timeout=30).returncode == 0  # noqa: S603 - this very Python
+    assert subprocess.run(command, check=False, timeout=60).returncode == 0  # noqa: S603 - this very Python
