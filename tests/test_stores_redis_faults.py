@@ -36,9 +36,9 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.servers, needs_a_server]
 
-TIMEOUT: Final = 1.5  # seconds, of the stores under test
+TIMEOUT: Final = 3.0  # seconds, of the stores under test
 FAILOVER_TIMEOUT: Final = 1.0  # the default
-LATE: Final = 1.0  # seconds after the deadline that a busy machine may take
+LATE: Final = 2  # deadlines: a busy machine may add as much as the store, but nothing waits for one after the other
 SOON: Final = 10.0  # seconds for what is done at once, where anything else takes far longer
 MOVED: Final = 300  # slots
 FOREVER: Final = 2**32 - 1
@@ -67,7 +67,7 @@ async def problem_of(call: Awaitable[object]) -> str:
     start = time.monotonic()
     with pytest.raises(StoreUnavailable) as caught:
         await call
-    assert time.monotonic() - start < TIMEOUT + LATE
+    assert time.monotonic() - start < LATE * TIMEOUT
     return str(caught.value)
 
 
@@ -137,7 +137,7 @@ def test_stopped_server_costs_the_deadline(server: Server) -> None:
             finally:
                 await asyncio.to_thread(server.resume)
 
-            assert said == {"the store did not answer within 1.5 s"}
+            assert said == {"the store did not answer within 3 s"}
             assert await used.load(key) == record_of(key)
             assert await unused.load(key) == record_of(key)
 
@@ -159,7 +159,7 @@ def test_connection_that_was_cut_off_is_not_used_again(server: Server) -> None:
             finally:
                 await asyncio.to_thread(server.resume)
 
-            assert said == "the store did not answer within 1.5 s"
+            assert said == "the store did not answer within 3 s"
             assert await store.load(other) == record_of(other)
             assert await store._client.client_id() > before
 
@@ -200,7 +200,7 @@ def test_connecting_costs_the_deadline_at_most(scheme: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         said = asyncio.run(scenario(silent.getsockname()[1]))
 
-    assert said == {"the store did not answer within 1.5 s"}
+    assert said == {"the store did not answer within 3 s"}
 
 
 def test_half_open_connection_with_tls_costs_the_deadline(server: Server, tmp_path: Path) -> None:
@@ -220,7 +220,7 @@ def test_half_open_connection_with_tls_costs_the_deadline(server: Server, tmp_pa
 
             said = await problem_of(store.load(key))
 
-            assert said == "the store did not answer within 1.5 s"
+            assert said == "the store did not answer within 3 s"
             assert await store.load(key) == record_of(key)
 
     asyncio.run(scenario())
@@ -256,7 +256,7 @@ def test_slow_network_costs_the_deadline(server: Server) -> None:
             said = await problems_of(store, key)
             network.delay = 0
 
-            assert said == {"the store did not answer within 1.5 s"}
+            assert said == {"the store did not answer within 3 s"}
             assert await store.load(key) == record_of(key)
 
     asyncio.run(scenario())
@@ -297,7 +297,7 @@ def test_one_request_finds_out_that_connections_are_half_open(server: Server) ->
             loaded = await asyncio.gather(*(store.load(key) for _ in range(10)))
 
             assert before > 1
-            assert said == "the store did not answer within 1.5 s"
+            assert said == "the store did not answer within 3 s"
             assert loaded == [record_of(key)] * 10
             assert time.monotonic() - start < TIMEOUT
 
@@ -403,7 +403,8 @@ def test_refused_user_is_an_error_without_the_password(
 
 def test_server_that_loads_its_data_is_an_error_until_it_has(tmp_path: Path) -> None:
     """And then has all its sessions. Cases G82, G90."""
-    slow = ("--key-load-delay", "1000", "--loading-process-events-interval-bytes", "1024")  # microseconds for a key
+    # Microseconds for a key: all of them would take 20 s, but for the test they need not.
+    slow = ("--key-load-delay", "10000", "--loading-process-events-interval-bytes", "1024")
     server = Server(tmp_path)
 
     async def scenario() -> None:
@@ -417,6 +418,7 @@ def test_server_that_loads_its_data_is_an_error_until_it_has(tmp_path: Path) -> 
             await asyncio.to_thread(until, lambda: server.ask("INFO", "persistence"), "the server listens")
 
             said = await problem_of(store.load(key))
+            await asyncio.to_thread(server.ask, "CONFIG", "SET", "key-load-delay", 0)
             await asyncio.to_thread(
                 until, lambda: not server.ask("INFO", "persistence")["loading"], "all data is loaded"
             )
@@ -573,7 +575,7 @@ def test_deadline_holds_for_a_client_that_has_none(server: Server) -> None:
             finally:
                 await asyncio.to_thread(server.resume)
 
-            assert said == {"the store did not answer within 1.5 s"}
+            assert said == {"the store did not answer within 3 s"}
             assert await store.load(key) == record_of(key)
 
     asyncio.run(scenario())
@@ -673,7 +675,7 @@ class Visitors:
         """Returns once no request has failed for longer than one may take."""
         start, now = time.monotonic(), 0.0
         async with asyncio.timeout(60):
-            while now < max(self.last_failure, start) + FAILOVER_TIMEOUT + LATE:
+            while now < max(self.last_failure, start) + LATE * FAILOVER_TIMEOUT:
                 await asyncio.sleep(0.05)
                 now = time.monotonic()
 
@@ -704,7 +706,7 @@ async def fail_over(store: RedisStore, servers: list[Server]) -> None:
     lost = [when for when, record in zip(visitors.kept.values(), loaded, strict=True) if record is None]
     report |= {"acknowledged": len(visitors.kept), "lost": len(lost), "slowest call": round(visitors.slowest, 2)}
     logging.getLogger("tests").info("%s", report)
-    assert visitors.slowest < FAILOVER_TIMEOUT + LATE, report
+    assert visitors.slowest < LATE * FAILOVER_TIMEOUT, report
     assert all(report[key] > 0 for key in report if key.startswith("seconds")), report  # or nothing was tried
     assert all(any(0 < fault - when < 1 for fault in faults) for when in lost), report
 
