@@ -453,13 +453,27 @@ def test_first_request_after_a_pause_waits_for_the_file(opened: KeyFile, path: P
     assert ring.keys == (NEW,)
 
 
+class Held:
+    """Has a reader pause until something has happened, however long that takes."""
+
+    def __init__(self, happened: threading.Event) -> None:
+        self.happened = happened
+
+    def wait(self, seconds: float) -> None:
+        assert self.happened.wait(WAIT)
+
+
 @pytest.mark.usefixtures("patient")
 def test_unknown_key_waits_for_a_reading_that_runs_already(opened: KeyFile, path: Path, clock: Clock) -> None:
     """The request itself has begun it, when it asked for the ring."""
     write(path, toml(OLD, NEW))
     clock.now += CHECK
+    asked = threading.Event()
+    opened._pause = Held(asked)  # type: ignore[assignment]  # waits, and does no more
 
-    before, after = opened.current(clock()), opened.refresh(clock())
+    before = opened.current(clock())
+    asked.set()
+    after = opened.refresh(clock())
 
     assert before.keys == (OLD,)
     assert after.keys == (NEW, OLD)

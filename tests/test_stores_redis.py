@@ -440,7 +440,7 @@ def test_client_of_the_caller_stays_open(server: Server) -> None:
     async def scenario() -> None:
         key = new_key()
         async with Redis(port=server.port) as client:
-            store = RedisStore(client)
+            store = RedisStore(client, timeout=timedelta(seconds=10))
             await store.create(key, Record(b"sealed", 1, FOREVER))
             await store.aclose()
 

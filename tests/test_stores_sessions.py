@@ -19,7 +19,7 @@ from msgspec import Struct
 from postgres_server import postgres  # noqa: F401  a fixture
 from pydantic import BaseModel
 from redis_servers import Server, cluster, needs_a_server, running
-from store_site import KEY, NAME, Site, Storage, Visitor, scenario, site_on, somebody, task_name
+from store_site import KEY, NAME, PATIENT, Site, Storage, Visitor, scenario, site_on, somebody, task_name
 
 from cookiesession import Key, KeyRing
 from cookiesession.stores.memory import MemoryStore
@@ -750,7 +750,7 @@ async def test_move_to_the_cookie_respects_what_others_did(storage: Storage, oth
 @scenario
 async def test_visitors_without_cookies_cost_the_server_nothing(redis: Server) -> None:
     """Case F77. By the server's own count, after ten thousand of them, who look into their sessions."""
-    store = store_from_url(redis.url)
+    store = store_from_url(redis.url, timeout=PATIENT)
     async with contextlib.aclosing(store):
         site = Site([store])
         await Visitor(site).put(a=1)
