@@ -333,8 +333,8 @@ def test_concurrent_users_of_one_connection_read_their_own_sessions(site: Site) 
 
     async def visits() -> list[tuple[str, dict[str, Any]]]:
         forgetful = CookieJar(DefaultCookiePolicy(allowed_domains=[]))
-        limits = httpx.Limits(max_connections=1 if site.http2 else 4)
-        async with httpx.AsyncClient(**site.options(), cookies=forgetful, limits=limits) as proxy:
+        options = {**site.options(), "limits": httpx.Limits(max_connections=1 if site.http2 else 4)}
+        async with httpx.AsyncClient(**options, cookies=forgetful) as proxy:
             return await asyncio.gather(*(visit(proxy, f"user-{number}") for number in range(50)))
 
     found = asyncio.run(visits())
