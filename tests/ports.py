@@ -48,9 +48,8 @@ def free_port() -> int:
 
 
 def _is_free(port: int) -> bool:
-    with (
-        socket.socket() as probe
-    ):  # without SO_REUSEADDR: some servers cannot use what another's clients have just left
+    # Without SO_REUSEADDR: some servers cannot listen where the connections of another have just been closed.
+    with socket.socket() as probe:
         try:
             probe.bind(("127.0.0.1", port))
         except OSError:
