@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast, get_origin
@@ -12,6 +13,7 @@ import msgspec
 
 from cookiesession.codec import DECODING_ERRORS, decode_plain
 from cookiesession.errors import ConfigurationError, InvalidToken, UnencodableData
+from cookiesession.events import Reporter
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -20,8 +22,6 @@ T = TypeVar("T")
 
 Upgrade = Callable[[Any], Any]
 """From the plain data of an old session to new data, plain or as the model, or to None."""
-
-_logger = logging.getLogger("cookiesession")
 
 _PATH: Final = re.compile(r" - at `\$\.?(?P<path>[^`]*)`$")  # how msgspec ends the message of a validation error
 
@@ -40,6 +40,7 @@ class ModelCodec(ABC, Generic[T]):
         self._name = self._class.__name__
         self._upgrade = upgrade
         self._is_dict = is_typed_dict(self._class)
+        self._reporter = Reporter(None, time.monotonic)
 
     encode: Callable[[T], bytes]
 
@@ -107,8 +108,9 @@ class ModelCodec(ABC, Generic[T]):
         try:
             new = upgrade(decode_plain(encoded))
         except Exception as error:
-            # Without the traceback, whose frames hold the session's values for whoever collects them.
-            _logger.error("upgrade raised %s", type(error).__name__)  # noqa: TRY400 - see above
+            # Without the traceback, whose frames hold the session's values for whoever collects them; and at a bounded
+            # rate, since a client may bring an old session as often as it likes.
+            self._reporter.log(ModelCodec, logging.ERROR, "upgrade raised %s", type(error).__name__)
             raise invalid from error
         if new is None:
             raise invalid

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from typing import TYPE_CHECKING, Any, get_origin
 
 from msgspec import Struct
@@ -22,6 +23,8 @@ def codec_for(model: Any, upgrade: Upgrade | None = None) -> Codec[Any]:
         if upgrade is not None:
             raise ConfigurationError("upgrade goes with a model: without one, any dict is accepted")
         return DictCodec()
+    if upgrade is not None and (not callable(upgrade) or inspect.iscoroutinefunction(upgrade)):
+        raise ConfigurationError("upgrade is a plain function: sessions open where nothing can be awaited")
     kind = get_origin(model) or model
     is_class = isinstance(kind, type)
     is_struct = is_class and issubclass(kind, Struct)

@@ -54,7 +54,7 @@ class PydanticCodec(ModelCodec[T]):
             return cast("T", self._validator.validate_python(plain, strict=False, by_alias=False, by_name=True))
         except pydantic.ValidationError as error:
             first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-            raise InvalidToken("invalid", path=".".join(map(self._show, first["loc"]))) from error
+            raise InvalidToken("invalid", path=self._path(first["loc"], plain)) from error
         except Exception as error:  # whatever the model's own validators raise
             raise InvalidToken("invalid") from error
 
@@ -66,9 +66,14 @@ class PydanticCodec(ModelCodec[T]):
             return data.items()
         return [(field.name, getattr(data, field.name)) for field in dataclasses.fields(cast("Any", data))]
 
-    def _show(self, part: int | str) -> str:
-        # A part of a path may also be the key of a mapping, which is data and not to be told.
-        return str(part) if isinstance(part, int) or part in self._names else "[...]"
+    def _path(self, location: Iterable[int | str], value: Any) -> str:
+        """A path into `value`. A part may also be the key of a mapping, which is data and not to be told."""
+        shown = []
+        for part in location:
+            is_position = isinstance(part, int) and isinstance(value, list)
+            shown.append(str(part) if is_position or part in self._names else "[...]")
+            value = _inside(value, part)
+        return ".".join(shown)
 
 
 def _field_names(schema: Any) -> Iterator[str]:
@@ -81,6 +86,13 @@ def _field_names(schema: Any) -> Iterator[str]:
         yield from (field["name"] if isinstance(field, dict) else field for field in fields)  # of a map, a list, names
         for part in schema.values():
             yield from _field_names(part)
+
+
+def _inside(value: Any, part: int | str) -> Any:
+    """What a part of a path leads to; `value` itself where the part names an alternative, such as one of a union."""
+    if isinstance(value, list):
+        return value[part] if isinstance(part, int) else value
+    return value.get(part, value) if isinstance(value, dict) else value
 
 
 def _plain(value: Any) -> object:

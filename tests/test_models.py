@@ -792,6 +792,17 @@ def test_an_upgrade_may_return_the_model_itself(model: Any) -> None:
     assert model(name="ada", age=36, tags={"x": 1}) == plain
 
 
+async def _later(old: Any) -> Any:
+    return old
+
+
+@pytest.mark.parametrize("upgrade", [_later, {"uid": "user_id"}], ids=["async", "no function"])
+def test_an_upgrade_that_cannot_be_called_is_refused_at_construction(upgrade: Any) -> None:
+    """It would end every old session, and be noticed by those who are signed out."""
+    with pytest.raises(ConfigurationError, match="upgrade is a plain function"):
+        Site(Renamed, upgrade=upgrade)
+
+
 def _raises(_: Any) -> Any:
     raise LookupError("hunter2")
 
@@ -814,6 +825,17 @@ def test_an_upgrade_that_fails_gives_a_fresh_session(
     assert ["invalid"] == [event.reason for event in site.rejected()]
     assert "hunter2" not in caplog.text
     assert (upgrade is _raises) == any(record.levelno == logging.ERROR for record in caplog.records)
+
+
+def test_an_old_session_that_comes_again_and_again_fills_no_log(caplog: pytest.LogCaptureFixture) -> None:
+    """Whoever has one for which `upgrade` raises can send it as often as they like."""
+    site = Site(Retyped, _old_jar(), upgrade=_raises)
+
+    for _ in range(1000):
+        site.open().mark_accessed()
+
+    assert 1000 == len(site.rejected())
+    assert ["upgrade raised LookupError"] == [text for text in caplog.messages if "upgrade" in text]
 
 
 @pytest.mark.parametrize(
@@ -866,22 +888,34 @@ class Priced(BaseModel):
     """A nested model with mappings, whose keys are data."""
 
     deep: dict[str, dict[str, list[Address]]] = {}
+    wide: dict[int, list[int | Address]] = {}
 
 
-def test_the_path_of_a_refused_field_shows_no_key_of_a_mapping() -> None:
-    """Keys may be data, such as e-mail addresses; only the names of fields and positions are told."""
+@pytest.mark.parametrize(
+    ("data", "path"),
+    [
+        ({"deep": {"ada@example.org": {"city": [{"city": ["wrong"]}]}}}, "deep.[...].city.0.city"),
+        ({"wide": {4929123412341234: [1, "wrong"]}}, "wide.[...].1.[...]"),
+        ({"wide": {4929123412341234: [1, {"city": ["wrong"]}]}}, "wide.[...].1.[...]"),
+        ({"wide": {"ada@example.org": []}}, "wide.[...].[...]"),
+        ({"wide": {4929123412341234: {5: "wrong"}}}, "wide.[...]"),
+        ([4929123412341234], ""),
+    ],
+    ids=["text", "number", "alternative", "key", "no list", "no map"],
+)
+def test_the_path_of_a_refused_field_shows_no_key_of_a_mapping(data: Any, path: str) -> None:
+    """Keys may be data, such as e-mail addresses or numbers of cards; names of fields and positions alone are told."""
     from test_manager import NAME, _payload, _sealed  # noqa: PLC0415 - the one use here
 
     from cookiesession.payload import pack  # noqa: PLC0415 - likewise
 
     events: list[Event] = []
     manager = SessionManager(RING, model=Priced, clock=lambda: START, on_event=events.append)
-    data = {"deep": {"ada@example.org": {"city": [{"city": ["wrong"]}]}}}
     token = _sealed(pack(_payload(msgspec.msgpack.encode(data))), key=RING.primary)
 
     manager.session([(b"cookie", NAME + b"=" + token)]).mark_accessed()
 
-    assert [Rejected(reason="invalid", path="deep.[...].city.0.city")] == events
+    assert [Rejected(reason="invalid", path=path)] == events
 
 
 class Careless(BaseModel):
