@@ -59,6 +59,8 @@ class Key:
     @classmethod
     def parse(cls, text: str) -> Key:
         """The key that `export()` gave. Raises `ConfigurationError`, which does not show the text."""
+        if not isinstance(text, str):
+            raise ConfigurationError(f"a key is a str, as export() gives it; make one with: {KEYGEN}")
         tag, _, rest = text.strip().partition(".")
         algorithm, _, encoded = rest.partition(".")
         if tag != _TAG:
@@ -107,6 +109,10 @@ class KeyRing:
 
     def __init__(self, primary: Key, *others: Key) -> None:
         """Raises `ConfigurationError` when two keys have one id: a key given twice, or a collision of 32 bits."""
+        if not all(isinstance(key, Key) for key in (primary, *others)):
+            raise ConfigurationError(
+                f"a ring is made of keys; of text by KeyRing.parse(text), as it comes from: {KEYGEN}"
+            )
         self.primary: Final = primary
         self.keys: Final = (primary, *others)
         self.fernet: Final = tuple(key for key in self.keys if key.algorithm == "fernet")
@@ -118,7 +124,7 @@ class KeyRing:
     @classmethod
     def parse(cls, text: str) -> KeyRing:
         """The ring of keys separated by white space, the primary first. Raises `ConfigurationError`."""
-        keys = [Key.parse(word) for word in text.split()]
+        keys = [Key.parse(word) for word in text.split()] if isinstance(text, str) else []
         if not keys:
             raise ConfigurationError(f"there is no key; make one with: {KEYGEN}")
         return cls(*keys)

@@ -384,6 +384,28 @@ def test_empty_ring_is_refused(text: str) -> None:
         KeyRing.parse(text)
 
 
+@pytest.mark.parametrize("text", [None, b"csk1.xaes-256-gcm.hunter2", 5, [TEXT]], ids=["none", "bytes", "int", "list"])
+def test_what_is_no_text_is_refused(text: Any) -> None:
+    """As what is no key is, and without being shown. Cases A16, A17."""
+    for parse in (Key.parse, KeyRing.parse):
+        with pytest.raises(ConfigurationError, match=KEYGEN) as caught:
+            parse(text)
+
+        assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "keys", [(TEXT,), (Key.parse(TEXT), TEXT), (None,), ("hunter2",)], ids=["text", "other", "none", "word"]
+)
+def test_ring_of_what_are_no_keys_is_refused(keys: tuple[Any, ...]) -> None:
+    """With the way from text to a ring. Cases A16, A17."""
+    with pytest.raises(ConfigurationError, match=rf"KeyRing\.parse\(text\).*{KEYGEN}") as caught:
+        KeyRing(*keys)
+
+    assert TEXT not in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+
+
 def test_ring_with_one_bad_key_is_refused() -> None:
     """A good primary does not excuse the rest. Case A16."""
     with pytest.raises(ConfigurationError, match=KEYGEN):
