@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from cookiesession.cookies import Cookie
 from cookiesession.errors import ConfigurationError
 from cookiesession.events import Reporter
 from cookiesession.keys import KeySource
@@ -16,7 +18,6 @@ from cookiesession.stores import Store
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from cookiesession.cookies import Cookie
     from cookiesession.events import Event
     from cookiesession.guards import Guard, Guards
 
@@ -68,20 +69,25 @@ def configure(
     random: Callable[[int], bytes],
 ) -> Configuration:
     """The configuration of these options, as `SessionManager` takes them. Raises `ConfigurationError`."""
-    if not isinstance(keys, KeySource):
-        raise ConfigurationError(
-            "keys is a KeyRing or KeyFile: KeyRing.from_env(name), KeyRing.parse(text), KeyFile(path)"
-        )
-    if store is not None and not isinstance(store, Store):
-        raise ConfigurationError("store is a Store, such as RedisStore(url), or None")
-    if revocation is not None and not isinstance(revocation, Revocation):
-        raise ConfigurationError("revocation is a Revocation(store), or None")
-    if revocation is not None and store is not None:
-        raise ConfigurationError("revocation ends what lives in cookies; sessions in a store= end there without it")
-    if overflow and store is None:
-        raise ConfigurationError("overflow needs a store to flow over into")
-    if on_store_error not in get_args(OnStoreError):
-        raise ConfigurationError("on_store_error is 'raise' or 'anonymous'")
+    _require(
+        isinstance(keys, KeySource),
+        "keys is a KeyRing or KeyFile: KeyRing.from_env(name), KeyRing.parse(text), KeyFile(path)",
+    )
+    _require(store is None or isinstance(store, Store), "store is a Store, such as RedisStore(url), or None")
+    _require(revocation is None or isinstance(revocation, Revocation), "revocation is a Revocation(store), or None")
+    _require(
+        revocation is None or store is None,
+        "revocation ends what lives in cookies; sessions in a store= end there without it",
+    )
+    _require(isinstance(cookie, Cookie), "cookie is a Cookie, such as Cookie(name='sid')")
+    for name, value in (("persistent", persistent), ("compress", compress), ("overflow", overflow)):
+        _require(isinstance(value, bool), f"{name} is True or False")
+    _require(store is not None or not overflow, "overflow needs a store to flow over into")
+    _require(on_store_error in get_args(OnStoreError), "on_store_error is 'raise' or 'anonymous'")
+    _require(
+        on_event is None or (callable(on_event) and not inspect.iscoroutinefunction(on_event)),
+        "on_event is a plain function, which is called where nothing can be awaited, or None",
+    )
     return Configuration(
         keys=keys,
         cookie=cookie,
@@ -100,6 +106,11 @@ def configure(
         clock=clock,
         random=random,
     )
+
+
+def _require(condition: object, message: str) -> None:
+    if not condition:
+        raise ConfigurationError(message)
 
 
 def _guards(bind: Guard | Iterable[Guard]) -> Guards | None:

@@ -834,6 +834,28 @@ def test_keys_that_are_no_ring_are_refused_with_the_way_to_make_one(keys: object
     assert "secret" not in str(caught.value)
 
 
+async def _async_listener(event: Event) -> None:
+    """What would never be awaited."""
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"cookie": "sid"}, r"cookie is a Cookie, such as Cookie\(name='sid'\)"),
+        ({"persistent": "no"}, "persistent is True or False"),
+        ({"compress": 6}, "compress is True or False"),
+        ({"overflow": None}, "overflow is True or False"),
+        ({"on_event": _async_listener}, "on_event is a plain function"),
+        ({"on_event": "print"}, "on_event is a plain function"),
+    ],
+    ids=["cookie", "persistent", "compress", "overflow", "async", "no function"],
+)
+def test_options_that_cannot_work_are_refused_at_construction(options: dict[str, Any], complaint: str) -> None:
+    """Rather than by the first request, or by nobody."""
+    with pytest.raises(ConfigurationError, match=complaint):
+        Site(**options)
+
+
 def _broken(_: int) -> bytes:
     raise OSError("no randomness")
 
