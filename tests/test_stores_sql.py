@@ -573,6 +573,7 @@ def test_database_that_cannot_work_is_a_configuration_error(
     ("options", "complaint"),
     [
         ({"timeout": timedelta(0)}, "timeout is a positive timedelta"),
+        ({"timeout": 1}, "timeout is a positive timedelta"),
         ({"table": ""}, "table is a name"),
         ({"purge_every": 0}, "purge_every is a number of at least 1, or None"),
     ],

@@ -56,7 +56,7 @@ class SQLStore:
         purge_every: int | None = 100,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        if timeout <= timedelta(0):
+        if not isinstance(timeout, timedelta) or timeout <= timedelta(0):
             raise ConfigurationError("timeout is a positive timedelta")
         if purge_every is not None and purge_every < 1:
             raise ConfigurationError("purge_every is a number of at least 1, or None")
