@@ -219,6 +219,13 @@ def test_time_beyond_the_format_is_never_written(time: str) -> None:
         pack(payload(**beyond))
 
 
+def test_repr_shows_neither_id_nor_data() -> None:
+    """Crash reporters collect the representations of what is in a frame. Case A17."""
+    shown = f"{payload(subject='ada')!r} {payload()}"
+
+    assert "<Payload> <Payload>" == shown
+
+
 # What is not read
 
 
