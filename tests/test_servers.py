@@ -187,7 +187,7 @@ def test_login_is_read_back(client: httpx.Client, site: Site) -> None:
 
 
 def test_read_session_is_not_written(client: httpx.Client) -> None:
-    """Case 57: a response that depends on the session says so, and sets nothing."""
+    """Case E57: a response that depends on the session says so, and sets nothing."""
     client.post("/login/ada")
 
     response = client.get("/session")
@@ -197,7 +197,7 @@ def test_read_session_is_not_written(client: httpx.Client) -> None:
 
 
 def test_untouched_session_leaves_no_trace(client: httpx.Client) -> None:
-    """Case 59: neither `Vary` nor a cookie."""
+    """Case E59: neither `Vary` nor a cookie."""
     client.post("/login/ada")
 
     response = client.get("/health")
@@ -207,7 +207,7 @@ def test_untouched_session_leaves_no_trace(client: httpx.Client) -> None:
 
 
 def test_nested_mutation_is_saved(client: httpx.Client) -> None:
-    """Case 55: an item in a list in a dict."""
+    """Case D55: an item in a list in a dict."""
     client.post("/login/ada")
 
     client.post("/add/tea")
@@ -217,7 +217,7 @@ def test_nested_mutation_is_saved(client: httpx.Client) -> None:
 
 
 def test_large_session_takes_two_cookies_and_shrinks_to_one(client: httpx.Client) -> None:
-    """Case 35: 7 KB of text survive, and the chunk that is left over is deleted with all of its attributes."""
+    """Case C35: 7 KB of text survive, and the chunk that is left over is deleted with all of its attributes."""
     client.post("/login/ada")
 
     grown = client.post("/fill/5200")
@@ -233,7 +233,7 @@ def test_large_session_takes_two_cookies_and_shrinks_to_one(client: httpx.Client
 
 
 def test_chunks_in_headers_of_their_own_are_joined(client: httpx.Client, site: Site) -> None:
-    """Case 47: browsers split cookies over several headers on HTTP/2, and so may whoever speaks HTTP/1.1."""
+    """Case C47: browsers split cookies over several headers on HTTP/2, and so may whoever speaks HTTP/1.1."""
     client.post("/login/ada")
     client.post("/fill/5200")
     crumbs = [("cookie", "theme=dark"), *(("cookie", f"{name}={value}") for name, value in client.cookies.items())]
@@ -245,7 +245,7 @@ def test_chunks_in_headers_of_their_own_are_joined(client: httpx.Client, site: S
 
 
 def test_renewed_session_has_a_new_id_and_its_data(client: httpx.Client) -> None:
-    """Case 70: the id of before is gone from the browser."""
+    """Case F70: the id of before is gone from the browser."""
     client.post("/login/ada")
     before = session(client)
 
@@ -281,7 +281,7 @@ def test_logout_deletes_every_cookie(client: httpx.Client) -> None:
     ],
 )
 def test_bad_cookie_gives_a_fresh_session(client: httpx.Client, value: bytes) -> None:
-    """Cases 3, 39 and 48: the same status as without a cookie, no data, and the cookie is deleted."""
+    """Cases A3, C39 and C48: the same status as without a cookie, no data, and the cookie is deleted."""
     response = client.get("/session", headers=[(b"cookie", NAME.encode() + b"=" + value)])
 
     assert response.status_code == 200
@@ -290,7 +290,7 @@ def test_bad_cookie_gives_a_fresh_session(client: httpx.Client, value: bytes) ->
 
 
 def test_cut_or_altered_cookie_gives_a_fresh_session(client: httpx.Client, site: Site) -> None:
-    """Cases 1 and 2: one character more, less or other."""
+    """Cases A1 and A2: one character more, less or other."""
     client.post("/login/ada")
     token = client.cookies[NAME]
     other = "B" if token[50] == "A" else "A"
@@ -304,7 +304,7 @@ def test_cut_or_altered_cookie_gives_a_fresh_session(client: httpx.Client, site:
 
 
 def test_concurrent_users_read_their_own_sessions(site: Site) -> None:
-    """Case 67: fifty at once, over connections of their own."""
+    """Case E67: fifty at once, over connections of their own."""
 
     async def visit(user: str) -> tuple[str, dict[str, Any]]:
         async with httpx.AsyncClient(**site.options()) as client:
@@ -324,7 +324,7 @@ def test_concurrent_users_read_their_own_sessions(site: Site) -> None:
 
 
 def test_concurrent_users_of_one_connection_read_their_own_sessions(site: Site) -> None:
-    """Case 67: a proxy mixes its users' requests, on HTTP/2 within one connection."""
+    """Case E67: a proxy mixes its users' requests, on HTTP/2 within one connection."""
 
     async def visit(proxy: httpx.AsyncClient, user: str) -> tuple[str, dict[str, Any]]:
         response = await proxy.post(f"/login/{user}")
@@ -346,7 +346,7 @@ def test_concurrent_users_of_one_connection_read_their_own_sessions(site: Site) 
 @pytest.mark.parametrize("status", [200, 204, 303, 304, 404])
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 def test_every_kind_of_response_sets_one_session_cookie(client: httpx.Client, method: str, status: int) -> None:
-    """Cases 43 and 64: with or without a body, and beside the application's own cookie."""
+    """Cases C43 and E64: with or without a body, and beside the application's own cookie."""
     response = client.request(method, f"/answer/{status}")
 
     assert response.status_code == status
@@ -357,7 +357,7 @@ def test_every_kind_of_response_sets_one_session_cookie(client: httpx.Client, me
 
 @pytest.mark.parametrize("path", ["/fail", "/answer/500", "/answer/503"])
 def test_server_error_writes_nothing(client: httpx.Client, site: Site, path: str) -> None:
-    """Case 62: whether the handler raises or says so itself, the browser keeps the session it had."""
+    """Case E62: whether the handler raises or says so itself, the browser keeps the session it had."""
     client.post("/login/ada")
 
     response = client.get(path)
@@ -406,7 +406,7 @@ def test_websocket_reads_the_session(client: httpx.Client, site: Site) -> None:
 def test_websocket_sets_the_cookie_on_its_accept(
     request: pytest.FixtureRequest, client: httpx.Client, site: Site
 ) -> None:
-    """Case 61: what changed before the accept goes back with it."""
+    """Case E61: what changed before the accept goes back with it."""
     if "granian" in request.node.name:
         request.applymarker(pytest.mark.xfail(reason="granian 2.8 drops the headers of an accept", strict=False))
     client.post("/login/ada")
@@ -421,7 +421,7 @@ def test_websocket_sets_the_cookie_on_its_accept(
 
 @on_http1
 def test_megabyte_of_cookie_harms_nothing(client: httpx.Client, site: Site) -> None:
-    """Case 30: it gives a fresh session where the server lets it through, and the server goes on."""
+    """Case C30: it gives a fresh session where the server lets it through, and the server goes on."""
     text = NAME + "=" + '\\"' * 500_000
 
     with httpx.Client(**site.options()) as hostile, contextlib.suppress(httpx.TransportError):
@@ -434,7 +434,7 @@ def test_megabyte_of_cookie_harms_nothing(client: httpx.Client, site: Site) -> N
 
 @on_http1
 def test_full_cookies_arrive_in_small_segments(client: httpx.Client, site: Site) -> None:
-    """Case 95: two full cookies beside a browser's other headers, no more than 1,400 bytes at a time."""
+    """Case H95: two full cookies beside a browser's other headers, no more than 1,400 bytes at a time."""
     client.post("/login/ada")
     client.post("/fill/5400")
     cookies = "; ".join(f"{name}={value}" for name, value in client.cookies.items())

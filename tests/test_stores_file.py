@@ -88,7 +88,7 @@ class TestFileStore(StoreContract):
 
 @pytest.mark.parametrize("mask", [0o000, 0o022, 0o177, 0o777], ids=oct)
 def test_everything_belongs_to_its_owner_alone(path: Path, umask: Callable[[int], None], mask: int) -> None:
-    """Whatever the umask is: neither more nor less. Case 88."""
+    """Whatever the umask is: neither more nor less. Case G88."""
     umask(mask)
     store = opened(path)
 
@@ -102,7 +102,7 @@ def test_everything_belongs_to_its_owner_alone(path: Path, umask: Callable[[int]
 
 
 def test_distinct_keys_are_distinct_files_everywhere(path: Path) -> None:
-    """Also where "K", "k" and the Kelvin sign are one letter to the file system. Case 89."""
+    """Also where "K", "k" and the Kelvin sign are one letter to the file system. Case G89."""
     store = opened(path)
     keys = [letter.encode().ljust(KEY_LENGTH, b"k") for letter in ("k", "K", "\u212a", "k-", "k45", "..", "/", "\0")]
 
@@ -161,7 +161,7 @@ def test_representation_shows_the_directory_alone(path: Path) -> None:
 
 @pytest.mark.parametrize("subject", [SUBJECT, None], ids=["a subject", "nobody"])
 def test_file_that_is_not_whole_is_no_record(subject: bytes | None) -> None:
-    """Cut at any length, or with any bit turned: None, or another layout. Case 88."""
+    """Cut at any length, or with any bit turned: None, or another layout. Case G88."""
     content = recordfile.pack(KEY, RECORD._replace(subject=subject))
     layout = len(recordfile.MAGIC)
     turned = [
@@ -190,7 +190,7 @@ def test_header_that_is_never_written_is_no_record(fields: tuple[int, int, bytes
     "content", [b"", b"\0" * 200, b"csrecord", b"{}", b"x" * 10_000], ids=["0", "0s", "magic", "{}", "x"]
 )
 def test_garbage_is_no_record_and_makes_room(path: Path, content: bytes) -> None:
-    """A power cut may leave a file of no bytes. Case 88."""
+    """A power cut may leave a file of no bytes. Case G88."""
     store = opened(path)
     asyncio.run(store.create(KEY, RECORD))
     file_of(path).write_bytes(content)
@@ -206,7 +206,7 @@ def test_garbage_is_no_record_and_makes_room(path: Path, content: bytes) -> None
 
 
 def test_file_of_another_key_is_no_record(path: Path) -> None:
-    """Who swaps two files swaps no sessions. Case 78."""
+    """Who swaps two files swaps no sessions. Case F78."""
     store = opened(path)
     asyncio.run(store.create(KEY, RECORD))
     file_of(path, OTHER).parent.mkdir(exist_ok=True)
@@ -235,7 +235,7 @@ def test_record_of_another_layout_is_left_alone(path: Path) -> None:
 def test_what_is_no_file_is_refused(
     path: Path, tmp_path: Path, kind: str, everything_said: Callable[[BaseException], str]
 ) -> None:
-    """By every verb, and neither followed nor waited for nor changed; nor is the key told. Case 88."""
+    """By every verb, and neither followed nor waited for nor changed; nor is the key told. Case G88."""
     store = opened(path)
     asyncio.run(store.create(KEY, RECORD))
     target = tmp_path / "target"
@@ -265,7 +265,7 @@ def _put_in_its_place(kind: str, place: Path, target: Path) -> None:
 
 
 def test_link_to_a_directory_of_records_is_refused(path: Path, tmp_path: Path) -> None:
-    """Whoever can make one could show the files of another store. Case 88."""
+    """Whoever can make one could show the files of another store. Case G88."""
     store = opened(path)
     asyncio.run(store.create(KEY, RECORD))
     shard = file_of(path).parent.rename(tmp_path / "shard")
@@ -278,7 +278,7 @@ def test_link_to_a_directory_of_records_is_refused(path: Path, tmp_path: Path) -
 
 
 def test_directory_that_is_gone_is_no_empty_store(path: Path, tmp_path: Path) -> None:
-    """A disk that is not mounted signs nobody out, and works again when it is. Case 90."""
+    """A disk that is not mounted signs nobody out, and works again when it is. Case G90."""
     store = opened(path)
     asyncio.run(store.create(KEY, RECORD))
     elsewhere = path.rename(tmp_path / "elsewhere")

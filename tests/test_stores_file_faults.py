@@ -169,7 +169,7 @@ def examine(path: Path, verb: str, result: int) -> None:
 def test_process_killed_at_any_system_call_leaves_the_old_record_or_the_new_one(
     verbs: Verbs, tmp_path: Path, verb: str
 ) -> None:
-    """And no lock, and nothing that is not cleaned up. Case 88."""
+    """And no lock, and nothing that is not cleaned up. Case G88."""
     before, after = BEFORE_AND_AFTER[verb]
     put(tmp_path / "first", before)
     seen = set()
@@ -193,7 +193,7 @@ def test_process_killed_at_any_system_call_leaves_the_old_record_or_the_new_one(
 def test_disk_that_fails_at_any_system_call_leaves_the_old_record_or_the_new_one(
     verbs: Verbs, tmp_path: Path, verb: str, error: str
 ) -> None:
-    """And says so. The next call does what it is asked. Cases 88 and 90."""
+    """And says so. The next call does what it is asked. Cases G88 and G90."""
     before, _ = BEFORE_AND_AFTER[verb]
     names = CALLS if error == "EIO" else "openat,mkdir,mkdirat,write,fsync,rename,renameat,renameat2"
     put(tmp_path / "first", before)
@@ -303,7 +303,7 @@ asyncio.run(main())
 
 @needs_strace
 def test_disk_that_hangs_holds_up_nobody_beyond_the_deadline(tmp_path: Path) -> None:
-    """Few threads wait for it, asyncio's own do not, and late calls change nothing. Cases 86 and 90."""
+    """Few threads wait for it, asyncio's own do not, and late calls change nothing. Cases G86 and G90."""
     path = tmp_path / "sessions"
     put(path, None)
     fault = "inject=fsync:delay_enter=8s:when=1"  # in each thread
@@ -348,7 +348,7 @@ def _run(*command: str) -> subprocess.CompletedProcess[str] | None:
 def test_full_disk_keeps_every_record_that_it_has(
     small_disk: Path, everything_said: Callable[[BaseException], str]
 ) -> None:
-    """It takes no more until there is room, and nothing partial is left. Cases 88 and 90."""
+    """It takes no more until there is room, and nothing partial is left. Cases G88 and G90."""
     path = small_disk / "sessions"
     store = FileStore(path, timeout=timedelta(seconds=30), clock=Clock())
     record = Record(bytes(5000), 1, START + 60, ANN)
@@ -381,7 +381,7 @@ def test_full_disk_keeps_every_record_that_it_has(
 
 @pytest.mark.parametrize("small_disk", ["size=1m"], indirect=True)
 def test_disk_that_may_only_be_read_is_read(small_disk: Path) -> None:
-    """What cannot be written is said to be so. Cases 88 and 90."""
+    """What cannot be written is said to be so. Cases G88 and G90."""
     path = small_disk / "sessions"
     store = FileStore(path, timeout=timedelta(seconds=30), clock=Clock())
     asyncio.run(store.create(KEY, OLD))
@@ -399,7 +399,7 @@ def test_disk_that_may_only_be_read_is_read(small_disk: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere: see the read-only disk")
 def test_directory_that_may_only_be_read_is_read(tmp_path: Path) -> None:
-    """What cannot be written is said to be so. Case 88."""
+    """What cannot be written is said to be so. Case G88."""
     path = tmp_path / "sessions"
     store = FileStore(path, timeout=timedelta(seconds=30), clock=Clock())
     asyncio.run(store.create(KEY, OLD))

@@ -155,7 +155,7 @@ def test_deletion_wins_over_replacements_of_other_processes(workers: Workers, st
 
 
 def test_no_increment_of_two_hundred_tasks_is_lost(store: FileStore) -> None:
-    """All at once; whoever comes second tries again, a little later and not in step with the others. Case 74."""
+    """All at once; whoever comes second tries again, a little later and not in step with the others. Case F74."""
     apart = random.Random(74)  # noqa: S311  for no secret
 
     async def increment() -> None:
@@ -196,7 +196,7 @@ def test_process_that_is_forked_under_a_lock_does_not_keep_it(tmp_path: Path) ->
 
 @may_fork
 def test_process_that_is_stopped_holds_up_writers_of_its_directory_alone(store: FileStore) -> None:
-    """Until their deadline; readers read, and when it is killed all is well. Cases 86 and 90."""
+    """Until their deadline; readers read, and when it is killed all is well. Cases G86 and G90."""
     hasty = FileStore(store.directory, timeout=timedelta(seconds=0.3), sync=False)
     elsewhere = b"e" * KEY_LENGTH
     asyncio.run(store.create(KEY, living()))

@@ -312,7 +312,7 @@ def test_subject_of_no_keys_leaves_nothing(store: FileStore, path: Path) -> None
 
 
 def test_expired_record_goes_with_its_entry(store: FileStore, path: Path, clock: Clock) -> None:
-    """If the clock is set back then, the record is not one that lives and cannot be found. Case 76."""
+    """If the clock is set back then, the record is not one that lives and cannot be found. Case F76."""
     fill(store, 1)
     clock.now += MINUTE
 
