@@ -36,8 +36,10 @@ def cookies_for(
 
     `age` is how long ago the session began and was last used, and `key` what it is sealed under instead of the primary.
     `headers` and `client` are those of the client and its address, for the guards of `bind`: test clients have one of
-    their own (Starlette's `"testclient"`, httpx's `"127.0.0.1"`). Raises what `SessionManager.save()` raises. With a
-    store or a revocation this runs an event loop of its own: in a coroutine, await `SessionManager.save()` instead.
+    their own (Starlette's `"testclient"`, httpx's `"127.0.0.1"`). Raises what `SessionManager.save()` raises.
+
+    With a store or a revocation this runs an event loop of its own. A store whose connections belong to another one, in
+    Redis or PostgreSQL, cannot be used so: take a `MemoryStore`, or await `SessionManager.save()` where the store is.
 
     >>> from cookiesession import Key, KeyRing, SessionManager
     >>> manager = SessionManager(KeyRing(Key.generate()))
@@ -71,7 +73,7 @@ def read_session(
 
     `source` is a mapping of names to values (as `cookies_for` gives), a cookie jar, or a response of httpx, Starlette
     or requests; `headers` and `client` are as for `cookies_for`. A response that deletes the session gives None, as
-    does one that does not write it: then the client's jar tells what it has.
+    does one that does not write it: then the client's jar tells what it has. A store is asked as by `cookies_for`.
 
     >>> from cookiesession import Key, KeyRing, SessionManager
     >>> read_session(SessionManager(KeyRing(Key.generate())), {"__Host-session": "forged"}) is None

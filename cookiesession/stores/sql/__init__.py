@@ -37,7 +37,8 @@ class SQLStore:
     `database` is a URL (`sqlite:///sessions.db`, `postgresql://user:password@host/name`), or an engine, which stays the
     caller's. Each operation is one statement and its own transaction. `timeout` bounds each call, connecting included;
     whatever keeps the database from answering until then is a `StoreUnavailable`. A call that finds its connection
-    closed before it has sent anything takes another; nothing else is tried twice.
+    closed before it has sent anything takes another; nothing else is tried twice. Connections of asyncpg belong to an
+    event loop, and so does a store that has them.
 
     A table that is missing is created by the first call that misses it, if the user may do that. A row that is not a
     record, because somebody else wrote it, is not there for `load()` and `find()`. After each `purge_every` records
