@@ -334,6 +334,27 @@ def test_every_size_up_to_the_limit_comes_back() -> None:
     assert (_token_length(largest + 1), limit) == (caught.value.size, caught.value.limit)
 
 
+@pytest.mark.parametrize(
+    ("name", "max_chunks", "beyond"),
+    [("s" * 2, 1, 0), ("s" * 3, 1, 1), ("s" * 10, 2, 0), ("s" * 32, 2, 1)],
+    ids=["one-full-cookie", "one-byte-more", "two-full-cookies", "one-byte-more-than-two"],
+)
+def test_the_last_byte_of_the_limit_is_used_and_none_beyond(name: str, max_chunks: int, beyond: int) -> None:
+    """Cases C40 and C42: a token grows by 43 bytes, and with these names meets the limit, or is a byte longer."""
+    site = Site(cookie=Cookie(name=name, max_chunks=max_chunks))
+    limit = chunks.capacity(site.manager.cookie.room, max_chunks)
+    size = next(size for size in range(9000) if _token_length(size) >= limit)
+
+    if not beyond:
+        lines = site.store(text="x" * size)
+        assert [True] * max_chunks == [len(line) <= 3800 for line in lines]
+    else:
+        with pytest.raises(SessionTooLarge):
+            site.store(text="x" * size)
+
+    assert limit + beyond == _token_length(size)
+
+
 def test_a_session_that_is_too_large_names_sizes_and_entries_never_values() -> None:
     """And the browser keeps the session it had."""
     site = Site()
