@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from harness import START, Clock
-from msgspec import Struct
+from msgspec import Struct, msgpack
 from msgspec.structs import replace
 
 from cookiesession import (
@@ -290,6 +290,23 @@ async def test_value_that_cannot_be_encoded_stores_nothing() -> None:
         await site.save(session)
 
     assert {"a": 1} == await site.read()
+
+
+@scenario
+async def test_value_that_would_not_come_back_stores_nothing() -> None:
+    """Cases D53 and D54: neither with the response, which raises, nor after it."""
+    site = Site()
+    await site.put(a=1)
+    session, late = await site.open(), await site.open()
+    for each in (session, late):
+        each.data["a"] = msgpack.Ext(1, b"")
+
+    with pytest.raises(UnencodableData, match=r"session\['a'\] could not be read back"):
+        await site.save(session)
+    await site.manager.save_late(late)
+
+    assert {"a": 1} == await site.read()
+    assert LateWrite() in site.events
 
 
 @scenario
