@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import ssl
 import time
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
@@ -28,7 +30,6 @@ from cookiesession.testing.contract import StoreContract
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-    from pathlib import Path
 
     from cookiesession.stores import Store
 
@@ -704,6 +705,32 @@ def test_check_takes_a_server_that_may_not_be_asked_for_a_good_one(server: Serve
 
     server.ask("ACL", "SETUSER", "reader", "on", ">x", "~*", "+mget")
     asyncio.run(scenario())
+
+
+def test_rights_that_are_documented_are_enough(server: Server, nodes: list[Server]) -> None:
+    """For every verb, on a server that does not know the scripts yet, and in a cluster. SECURITY.md has them."""
+    text = " ".join((Path(__file__).parent.parent / "SECURITY.md").read_text("utf-8").split())
+    found = re.search("The store's user needs `([A-Z ]+)` on `(.+?)`, and `INFO` .* in a cluster also (.+?)\\.", text)
+    assert found is not None
+    alone = [*found[1].split(), "INFO"]
+    in_a_cluster = [*alone, *(name.replace(" ", "|") for name in re.findall("`(.+?)`", found[3]))]
+
+    async def scenario(url: str) -> None:
+        key, subject = new_key(), new_key()
+        first, second = (Record(b"%d" % version, version, int(time.time()) + 600, subject) for version in (1, 2))
+        async with store_at(url.replace("://", "://worker:x@")) as store:
+            await store.check()
+            assert await store.create(key, first)
+            assert await store.replace(key, second, 1)
+            assert second == await store.load(key)
+            assert {key: second} == await store.find(subject)
+            assert await store.delete(key)
+
+    for each, rights in ((server, alone), *((node, in_a_cluster) for node in nodes)):
+        each.ask("ACL", "SETUSER", "worker", "reset", "on", ">x", f"~{found[2]}", *(f"+{name}" for name in rights))
+        each.ask("SCRIPT", "FLUSH")
+    asyncio.run(scenario(server.url))
+    asyncio.run(scenario(f"redis+cluster://127.0.0.1:{nodes[0].port}"))
 
 
 # The layout
