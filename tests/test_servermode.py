@@ -753,6 +753,27 @@ async def test_logout_wins_over_a_transaction() -> None:
 
 
 @scenario
+async def test_later_use_counts_where_two_saves_meet() -> None:
+    """Cases F75 and F76: the idle timeout is from the last of both, to the second."""
+    site = Site(idle_timeout=timedelta(minutes=10))
+    await site.put(a=1)
+    early, late = await site.open(), await site.open()
+    early.data["b"] = 2
+    late.data["c"] = 3
+
+    site.clock.now += 10
+    await site.save(early)
+    site.clock.now += 500
+    await site.save(late)
+    site.clock.now += 599
+    last = await site.read()
+    site.clock.now += 1
+    after = await site.read()
+
+    assert ({"a": 1, "b": 2, "c": 3}, {}) == (last, after)
+
+
+@scenario
 async def test_fifty_requests_lose_no_field() -> None:
     """Case F73: each writes its own field and one that all share, of which the last one's is left."""
     site = Site()
