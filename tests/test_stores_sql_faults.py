@@ -27,6 +27,7 @@ from test_stores_sql import LATER, PATIENT, SUBJECT, asynchronous, key_of, run, 
 from cookiesession import StoreUnavailable
 from cookiesession.stores import KEY_LENGTH, Record
 from cookiesession.stores.sql import SQLStore
+from cookiesession.stores.sql.engine import open_engine
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -499,6 +500,20 @@ def test_locked_file_is_a_typed_error_within_the_deadline(sqlite_url: str) -> No
 
     assert said in {"the database failed: OperationalError (SQLITE_BUSY)", "the store did not answer within 0.3 s"}
     assert (seen, created) == (RECORD, True)
+
+
+def test_wait_for_a_lock_is_shorter_than_the_deadline(sqlite_url: str) -> None:  # noqa: F811
+    """So that what was waited for is told, and no write comes after its caller has gone. Case G87."""
+
+    async def milliseconds() -> Any:
+        engine = open_engine(sqlite_url, 0.5)
+        async with engine.connect() as connection:
+            answer = await connection.exec_driver_sql("PRAGMA busy_timeout")
+            waits = answer.scalar()
+        await engine.dispose()
+        return waits
+
+    assert asyncio.run(milliseconds()) == 400
 
 
 def test_file_that_is_not_in_wal_mode_yet_can_be_locked(sqlite_url: str) -> None:  # noqa: F811
