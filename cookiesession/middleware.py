@@ -28,9 +28,11 @@ _logger = logging.getLogger("cookiesession")
 
 _CONNECTIONS: Final = frozenset({"http", "websocket"})
 _SERVER_ERROR: Final = 500  # the first status of one, and of all after which nothing is saved
+_STACK: Final = 100  # middlewares, each with the next as its `app`, in which another of ours is looked for
 _VARY: Final = (b"vary", b"Cookie")
 _NO_STORE: Final = (b"cache-control", b"no-store")
-_STARTS: Final = frozenset({"http.response.start", "websocket.accept", "websocket.http.response.start"})
+_REFUSAL: Final = "websocket.close"  # before an accept: a response, but without headers
+_STARTS: Final = frozenset({"http.response.start", "websocket.accept", "websocket.http.response.start", _REFUSAL})
 
 
 class SessionMiddleware:
@@ -43,7 +45,8 @@ class SessionMiddleware:
 
     The session is saved when the response starts (for a websocket, when it is accepted) with a status below 500. A
     handler that raises therefore saves nothing. A store that fails before the response has started makes it a 503.
-    Raises `ConfigurationError` for options that cannot work.
+    What the application has put into `scope["session"]` by then replaces the data; what is no data there, None say,
+    ends the session. Raises `ConfigurationError` for options that cannot work.
 
     >>> from starlette.applications import Starlette
     >>> from cookiesession import Key, KeyRing
@@ -69,7 +72,9 @@ class SessionMiddleware:
             )
         self.app = app
         self.manager: SessionManager[Any] = manager
+        self._require_own_cookie(scope_key)
         self._mode = manager.mode
+        self._reporter = manager.configuration.reporter
         self._is_bound = manager.configuration.guards is not None
         self.scope_key = scope_key
         self.lazy = lazy
@@ -92,7 +97,9 @@ class SessionMiddleware:
             nonlocal fixed
             if not fixed and message["type"] in _STARTS:
                 fixed = message.get("status", 200) < _SERVER_ERROR
-                if state.opened:
+                if scope.get(self.scope_key) is not handle:
+                    _adopt(handle, scope.get(self.scope_key))
+                if state.opened and message["type"] != _REFUSAL:
                     message = self._with_session(message, mode.commit(handle) if fixed else [])
             return send(message)
 
@@ -131,7 +138,10 @@ class SessionMiddleware:
             nonlocal fixed, started
             if not fixed and message["type"] in _STARTS:
                 ended_well = message.get("status", 200) < _SERVER_ERROR
-                if state.opened:
+                if scope.get(self.scope_key) is not handle:
+                    await self.manager.load(handle)
+                    _adopt(handle, scope.get(self.scope_key))
+                if state.opened and message["type"] != _REFUSAL:
                     message = self._with_session(message, await self.manager.save(handle) if ended_well else [])
                 fixed = ended_well
             started = True
@@ -145,13 +155,15 @@ class SessionMiddleware:
             failure = _failure_of_the_store(error)
             if started or failure is None:
                 raise
-            await _refuse(scope, send, failure)
+            # At a bounded rate: as long as a store is down, every request is one.
+            self._reporter.log(StoreUnavailable, logging.ERROR, "a request was refused: %s", failure)
+            await _refuse(scope, send)
             return
         if fixed and state.opened:
             await self.manager.save_late(handle)
 
     def _with_session(self, message: Message, cookies: list[tuple[bytes, bytes]]) -> Message:
-        headers = list(message.get("headers", ()))
+        headers = list(message.get("headers") or ())
         present = dict(headers)
         if b"vary" not in present:
             headers.append(_VARY)
@@ -160,10 +172,22 @@ class SessionMiddleware:
         if cookies:
             if b"cache-control" not in present:
                 headers.append(_NO_STORE)
-            elif b"public" in present[b"cache-control"].lower():
-                self.manager.configuration.reporter.report(PublicResponse())
+            elif b"public" in b",".join(value for name, value in headers if name == b"cache-control").lower():
+                self._reporter.report(PublicResponse())
             headers += cookies
         return {**message, "headers": headers}
+
+    def _require_own_cookie(self, scope_key: str) -> None:
+        """Two sessions in one cookie would write over each other. Raises `ConfigurationError`."""
+        within: Any = self.app
+        for _ in range(_STACK):
+            if (
+                isinstance(within, SessionMiddleware)
+                and within.scope_key != scope_key
+                and within.manager.cookie.full_name == self.manager.cookie.full_name
+            ):
+                raise ConfigurationError("two sessions need two cookies: cookie=Cookie(name=...) for one of them")
+            within = getattr(within, "app", None)
 
     def _is_served_by(self, outer: object) -> bool:
         # Installed twice, say by a mounted application: the outer one reads and writes this cookie already.
@@ -206,6 +230,17 @@ def get_session(connection: HTTPConnection, scope_key: str = "session") -> Sessi
     return Session.of(handle)
 
 
+def _adopt(handle: _Handle, replacement: object) -> None:
+    """Takes what the application has put in the place of a session."""
+    if isinstance(replacement, Session) or (isinstance(replacement, dict) and type(replacement) is not dict):
+        return  # the session of another middleware within this one
+    session = Session.of(handle)
+    try:
+        session.data = replacement
+    except TypeError:  # it is no data
+        session.clear()
+
+
 def _failure_of_the_store(error: Exception) -> StoreUnavailable | None:
     """What `error` is, if it is that alone: a task group puts it into an `ExceptionGroup`, maybe of several."""
     while isinstance(error, ExceptionGroup) and error.split(StoreUnavailable)[1] is None:
@@ -213,9 +248,8 @@ def _failure_of_the_store(error: Exception) -> StoreUnavailable | None:
     return error if isinstance(error, StoreUnavailable) else None
 
 
-async def _refuse(scope: Scope, send: Send, error: StoreUnavailable) -> None:
+async def _refuse(scope: Scope, send: Send) -> None:
     """Says that there is no service, and nothing of why. The cookie stays as it is."""
-    _logger.error("a request was refused: %s", error)
     if scope["type"] == "websocket":
         await send({"type": "websocket.close", "code": 1013})  # RFC 6455, registry of 7.4.1: try again later
         return

@@ -33,6 +33,7 @@ from cookiesession import (
 )
 from cookiesession.events import Event, LateWrite, PublicResponse
 from cookiesession.guards import user_agent
+from cookiesession.stores.memory import MemoryStore
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -43,6 +44,12 @@ if TYPE_CHECKING:
 
 RING = KeyRing(Key.generate())
 NAME = b"__Host-session"
+
+
+class Visitor(msgspec.Struct):
+    """A model."""
+
+    user: str = ""
 
 
 def _store(scope: Any) -> None:
@@ -147,6 +154,99 @@ def test_a_response_with_our_cookie_is_not_for_shared_caches(
 
     assert [expected] == reply.values(b"cache-control")
     assert events == [event for event in seen if isinstance(event, PublicResponse)]
+
+
+def test_a_shared_cache_is_looked_for_in_every_header() -> None:
+    """Case E58: the last one does not take back what another says."""
+    seen: list[Event] = []
+    app = handler(_store, headers=[(b"cache-control", b"public"), (b"cache-control", b"max-age=3")])
+
+    reply = Browser(SessionMiddleware(app, keys=RING, on_event=seen.append)).request()
+
+    assert [b"public", b"max-age=3"] == reply.values(b"cache-control")
+    assert [PublicResponse()] == [event for event in seen if isinstance(event, PublicResponse)]
+
+
+def test_a_response_may_say_that_it_has_no_headers() -> None:
+    """By None, as some frameworks do."""
+
+    async def app(scope: Scope, _receive: Receive, send: Send) -> None:
+        _store(scope)
+        await send({"type": "http.response.start", "status": 200, "headers": None})
+        await send({"type": "http.response.body"})
+
+    reply = Browser(SessionMiddleware(app, keys=RING)).request()
+
+    assert [b"Cookie"] == reply.values(b"vary")
+    assert len(reply.set_cookies) == 1
+
+
+# What an application puts in the place of its session
+
+
+class _OfAnother(dict[str, Any]):
+    """The session of another middleware, such as Starlette's own."""
+
+
+@pytest.mark.parametrize("store", [False, True], ids=["cookie", "store"])
+@pytest.mark.parametrize(
+    ("replacement", "expected"),
+    [
+        ({"user": "eve"}, {"user": "eve"}),
+        ({}, None),
+        (None, None),
+        (object, None),
+        (_OfAnother(user="eve"), {"user": "ada"}),
+    ],
+    ids=["data", "no-data", "none", "marker", "another"],
+)
+@pytest.mark.parametrize("lazy", [False, True], ids=["eager", "lazy"])
+def test_what_replaces_a_session_is_saved(replacement: Any, expected: Any, *, store: bool, lazy: bool) -> None:
+    """As data, or as the end of the session, though nobody has touched it: some frameworks do so at a logout."""
+    options: Any = {"store": MemoryStore(), "lazy": lazy} if store else {}
+    manager = SessionMiddleware(handler(_store), keys=RING, **options).manager
+    browser = Browser(SessionMiddleware(handler(_store), manager))
+    browser.request()
+    browser.app = SessionMiddleware(handler(lambda scope: scope.update(session=replacement)), manager, lazy=lazy)
+
+    browser.request()
+
+    seen: list[Any] = []
+    browser.app = SessionMiddleware(handler(lambda scope: seen.append(dict(scope["session"]))), manager)
+    browser.request()
+    assert [expected or {}] == seen
+    assert bool(browser.jar) == bool(expected)
+
+
+def test_a_typed_session_is_replaced_by_its_model_alone() -> None:
+    """What is no data of its type ends it."""
+    manager = SessionManager(RING, model=Visitor)
+    browser = Browser(SessionMiddleware(handler(lambda scope: scope.update(session=Visitor(user="ada"))), manager))
+
+    browser.request()
+
+    [(name, value)] = browser.jar.items()
+    assert "ada" == manager.session([(b"cookie", name + b"=" + value)]).data.user
+    browser.app = SessionMiddleware(handler(lambda scope: scope.update(session={"user": "eve"})), manager)
+    browser.request()
+    assert {} == browser.jar
+
+
+def test_two_sessions_in_one_cookie_are_refused_at_start_up() -> None:
+    """They would write over each other."""
+    app = Starlette(middleware=[Middleware(SessionMiddleware, keys=RING)])
+    app.add_middleware(SessionMiddleware, keys=RING, scope_key="admin")
+
+    with pytest.raises(ConfigurationError, match=r"^two sessions need two cookies"):
+        exchange(app, [])
+
+
+def test_an_application_that_is_its_own_inner_one_is_no_trouble() -> None:
+    """No stack is looked through for ever."""
+    app: Any = handler(_nothing)
+    app.app = app
+
+    assert 200 == exchange(SessionMiddleware(app, keys=RING), []).status
 
 
 def test_the_applications_own_cookies_are_kept() -> None:
@@ -437,7 +537,7 @@ def test_a_websocket_that_is_denied_with_a_response_saves() -> None:
 
 
 def test_a_websocket_that_is_closed_before_its_accept_writes_nothing() -> None:
-    """There is no header to write into, and no late write either."""
+    """There is no header to write into, which is an event."""
     events: list[Event] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -448,7 +548,7 @@ def test_a_websocket_that_is_closed_before_its_accept_writes_nothing() -> None:
     reply = exchange(SessionMiddleware(app, keys=RING, on_event=events.append), [], kind="websocket")
 
     assert [] == reply.set_cookies
-    assert [] == events
+    assert [LateWrite()] == events
 
 
 def test_other_kinds_of_connection_pass_through() -> None:

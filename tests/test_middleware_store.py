@@ -198,6 +198,18 @@ def test_store_that_fails_is_a_503_that_says_nothing(store: Store, when: str, ca
     assert ["a request was refused: the store at 10.0.0.1 is away"] == [each.getMessage() for each in caplog.records]
 
 
+def test_many_refused_requests_are_one_record(caplog: pytest.LogCaptureFixture) -> None:
+    """For as long as a store is down, every request is one. Case C32."""
+    store = Store()
+    browser = _visited(handler(_count), store)
+    store.is_away = True
+
+    for _ in range(100):
+        assert 503 == browser.request().status
+
+    assert 1 == len(caplog.records)
+
+
 def test_next_request_after_a_failure_succeeds(store: Store) -> None:
     """Case G90: without a restart."""
     browser = _visited(handler(_count), store)
