@@ -71,12 +71,12 @@ class DictCodec:
     """A plain dict of what MessagePack holds.
 
     None, bool, 64-bit int, float, str, bytes, aware datetime, list and dict come back equal. A tuple or a set comes
-    back as a list, a UUID, Decimal, date or naive datetime as a str.
+    back as a list, a UUID, Decimal, date or naive datetime as a str, a subclass of str or int as a str or an int.
     """
 
     def __init__(self) -> None:
         # The C methods themselves: a method around each would take as long as they do.
-        self.encode = msgspec.msgpack.Encoder().encode
+        self.encode = encoder(_base)
         self.decode = msgspec.msgpack.Decoder(dict[Any, Any], ext_hook=_refuse_extension).decode
 
     def default(self) -> dict[str, Any]:
@@ -109,8 +109,8 @@ class DictCodec:
         return data.items()
 
     def way(self, name: object) -> str:
-        """`session[key]`. A key that is no text may hold values, and only its type is told."""
-        return f"session[{name!r}]" if isinstance(name, str | int) else f"session[a {type(name).__name__}]"
+        """`session[key]`."""
+        return f"session[{name!r}]" if isinstance(name, str | int) else f"session[{_shown(name)}]"
 
     def _changes(self, encoded: bytes, kept: bytes) -> bytes:
         """The entries of `encoded` that are not in `kept`: taking others apart takes longer than comparing them."""
@@ -136,6 +136,9 @@ class Extension(msgspec.Struct, frozen=True, omit_defaults=True):
     superseded_by: bytes | None = None
     bound: bytes | None = None
     fraction: int = 0
+
+    def __repr__(self) -> str:
+        return "<Extension>"  # neither whose session it is nor what tells it from others
 
 
 NO_EXTENSION: Final = Extension()
@@ -201,8 +204,13 @@ def decode_plain(encoded: bytes) -> Any:
 def largest_entries(codec: Codec[T], data: T, most: int = 3) -> list[tuple[str, int]]:
     """The largest top-level entries of `data`, with the bytes each takes. Never a value."""
     encode = codec.encode
-    sizes = [(str(name), len(encode(value))) for name, value in codec.entries(data)]
+    sizes = [(_shown(name), len(encode(value))) for name, value in codec.entries(data)]
     return sorted(sizes, key=lambda entry: entry[1], reverse=True)[:most]
+
+
+def _shown(name: object) -> str:
+    # A key that is no text may hold values, and only its type is told.
+    return str(name) if isinstance(name, str | int) else f"a {type(name).__name__}"
 
 
 def unencodable(codec: Codec[T], data: T, error: Exception) -> UnencodableData:
@@ -214,6 +222,22 @@ def unencodable(codec: Codec[T], data: T, error: Exception) -> UnencodableData:
         except ENCODING_ERRORS as found:
             return UnencodableData(f"{codec.way(name)} cannot be encoded: {_reason(found)}")
     return UnencodableData(f"the session cannot be encoded: {_reason(error)}")
+
+
+_BASES: Final[tuple[tuple[type, Callable[[Any], object]], ...]] = (
+    (str, str.__str__),
+    (int, int.__int__),
+    (float, float.__float__),
+    (bytes, bytes),
+)
+
+
+def _base(value: object) -> object:
+    """What MessagePack can hold of a subclass of what it holds, such as a text that is marked as safe HTML."""
+    for base, convert in _BASES:
+        if isinstance(value, base):
+            return convert(value)
+    raise TypeError(f"Encoding objects of type {type(value).__name__} is unsupported")
 
 
 def _refuse_extension(code: int, data: memoryview) -> NoReturn:

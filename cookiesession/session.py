@@ -31,11 +31,26 @@ class SessionDict(dict[str, Any]):
     def mark_accessed(self) -> None:
         """Opens the session: Starlette calls this for `request.session`."""
 
+    # What follows is for code written against Starlette's own session, or Flask's.
+
     def mark_modified(self) -> None:
-        """Nothing: what changed is found by comparing. Here for code written against Starlette's own session."""
+        """Nothing: what changed is found by comparing."""
+
+    @property
+    def accessed(self) -> bool:
+        """Whether the session has been opened."""
+        return self._state.opened
+
+    @property
+    def modified(self) -> bool:
+        """Whether the data is other than what is kept. Setting it does nothing."""
+        return self._state.opened and self._state.owner.changed(self) is not None
+
+    @modified.setter
+    def modified(self, value: bool) -> None: ...
 
     def __repr__(self) -> str:
-        return f"<SessionDict of {len(self)}>" if self._state.opened else "<SessionDict, unopened>"
+        return f"<SessionDict of {len(self)}>" if type(self) is SessionDict else "<SessionDict, unopened>"
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[dict[str, Any]]]:
         return dict, (dict(self),)
@@ -262,7 +277,7 @@ class Session(Generic[T]):
         changed besides is still saved with the response. A new session is not in the store yet, and only changed.
 
         Raises `SessionEnded` where somebody has ended or renewed the session meanwhile, `StoreUnavailable`,
-        `UnencodableData`, what `change` raises, and `ConfigurationError` where the manager has no store.
+        `UnencodableData`, what `change` raises, and `ConfigurationError` where the manager has no store, or `overflow`.
         """
         return self._state.owner.transact(self, change)
 

@@ -41,6 +41,10 @@ class Owner(Protocol[T]):
         """Gives the payload of `state` an id, if it has none yet."""
         ...
 
+    def changed(self, handle: Any) -> bytes | None:
+        """The bytes of an opened session's data, if they are not those that are kept."""
+        ...
+
     def require(self, data: object) -> None:
         """Raises `TypeError` unless `data` is of the type that this manager's sessions hold."""
         ...

@@ -591,16 +591,56 @@ def test_any_bytes_are_a_stream_or_an_invalid_token(compressed: bytes) -> None:
     assert plain == zlib.decompress(compressed)
 
 
+class _Text(str):
+    """A text with words of its own for its value, as a mark of what is safe HTML has."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        return "other words"
+
+
+class _Number(int):
+    """A number with a name."""
+
+
+class _Share(float):
+    """A number that is no whole one."""
+
+
+class _Octets(bytes):
+    """Bytes of some kind."""
+
+
+@pytest.mark.parametrize(
+    ("value", "plain"),
+    [(_Text("tea"), "tea"), (_Number(7), 7), (_Share(0.5), 0.5), (_Octets(b"x"), b"x")],
+    ids=["str", "int", "float", "bytes"],
+)
+def test_a_subclass_comes_back_as_what_it_is_a_subclass_of(value: Any, plain: Any) -> None:
+    """By its value, also as a key. Case D53."""
+    back = PLAIN.decode(PLAIN.encode({"a": [value], value: 1}))
+
+    assert {"a": [plain], plain: 1} == back
+    assert type(plain) is type(back["a"][0])
+
+
+def test_an_extension_shows_nothing_of_itself() -> None:
+    """Neither whose session it is nor its label. Case A17."""
+    assert "<Extension>" == repr(codec.Extension(MARKER, MARKER))
+
+
 # What is too large
 
 
 def test_largest_entries_are_named_with_their_sizes() -> None:
     """The three largest, largest first, as they count when encoded; never a value. Case C40."""
     data: dict[Any, Any] = {"small": 1, "cart": ["tea"] * 100, "note": MARKER * 50, 7: b"x" * 300, "other": "x" * 100}
+    data[MARKER, 1] = "x" * 1000
 
     largest = codec.largest_entries(PLAIN, data)
 
-    assert [("cart", 403), ("note", 353), ("7", 303)] == largest
+    assert [("a tuple", 1003), ("cart", 403), ("note", 353)] == largest
     assert MARKER not in repr(largest)
 
 

@@ -162,10 +162,32 @@ def test_marks_of_starlettes_own_session_are_understood() -> None:
     """`mark_accessed()` opens; `mark_modified()` has nothing to do, since changes are found by comparing."""
     data: Any = SessionManager(RING).handle([])
 
+    assert not data.accessed
     data.mark_accessed()
     data.mark_modified()
+    data.modified = True
 
+    assert data.accessed
+    assert not data.modified
     assert {} == data
+    data["cart"] = []
+    assert data.modified
+
+
+def test_an_unopened_session_is_not_modified() -> None:
+    """And asking does not open it."""
+    data: Any = SessionManager(RING).handle([])
+
+    assert not data.modified
+    assert not data.accessed
+
+
+def test_a_copy_of_the_dicts_own_class_has_a_repr() -> None:
+    """Some code makes one by `type(data)(data)`."""
+    data: Any = SessionManager(RING).handle([])
+    data["user"] = "ada"
+
+    assert "<SessionDict of 1>" == repr(type(data)(data))
 
 
 def test_data_can_be_replaced_and_keeps_its_identity() -> None:
