@@ -22,6 +22,7 @@ _SUFFIXES: Final = (b"", *(b".%d" % index for index in range(1, MAX_CHUNKS)))
 _INDEXES: Final = {suffix: index for index, suffix in enumerate(_SUFFIXES)}
 _COUNTS: Final = {b"%d." % count: count for count in range(2, MAX_CHUNKS + 1)}
 _BLANK: Final = b" \t"
+_DOT: Final = ord(".")
 _PREFIX: Final = 2  # bytes of a count and its dot
 
 
@@ -53,7 +54,7 @@ def gather(
     """
     if len(cookies) == 1:  # a whole token, as on nearly every request
         suffix, value = cookies[0]
-        if not suffix and value[1:2] != b".":
+        if not suffix and len(value) > 1 and value[1] != _DOT:
             return FIRST, ((value.rstrip(_BLANK),),)
     found: dict[int, list[bytes]] = {}
     for suffix, value in cookies:
@@ -66,7 +67,7 @@ def gather(
 def join(parts: Sequence[bytes]) -> bytes:
     """The token of one candidate. Raises `InvalidToken` for a missing chunk and for what `split()` does not write."""
     first = parts[0]
-    if len(parts) == 1 and 0 < len(first) <= LINE_LIMIT and first[1:2] != b".":  # nearly always
+    if len(parts) == 1 and 1 < len(first) <= LINE_LIMIT and first[1] != _DOT:  # nearly always
         return first
     for part in parts:
         if not 0 < len(part) <= LINE_LIMIT:

@@ -76,8 +76,9 @@ class CookieMode(CookieSessions[T], Generic[T]):
     def open(self, state: State[T]) -> T:
         """The data of the request's session, or of a fresh one; fills in the rest of `state`."""
         moment = self.clock()
-        data = self._cookies.open(state, self.codec.decode, int(moment))
-        return self._begin_at(state, moment) if data is None else self._resume(state, data, int(moment))
+        now = int(moment)
+        data = self._cookies.open(state, self.codec.decode, now)
+        return self._begin_at(state, moment) if data is None else self._resume(state, data, now)
 
     async def load(self, state: State[T]) -> None:
         """Nothing: all there is came with the request."""
