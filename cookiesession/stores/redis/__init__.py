@@ -15,6 +15,7 @@ from redis.exceptions import ClusterCrossSlotError, NoPermissionError, NoScriptE
 from cookiesession.errors import ConfigurationError, StoreUnavailable
 from cookiesession.stores.deadline import cancelled_after
 from cookiesession.stores.redis.clients import Made, client_from_url
+from cookiesession.stores.redis.connections import exchange
 from cookiesession.stores.redis.layout import (
     GRACE,
     LAYOUT,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from cookiesession.stores import Record
+    from cookiesession.stores.redis.connections import Part
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -60,7 +62,7 @@ class RedisStore:
 
     A client of your own best has `protocol=2`, `retry=Retry(NoBackoff(), 0)`, a `socket_connect_timeout` of at most
     `timeout`, and `socket_timeout=None` where nothing else uses it: the store ends its calls itself, and that of the
-    driver adds a fourth to each. With Sentinel and for a cluster a bound is a third of `timeout`, which leaves time to
+    driver adds a half to each. With Sentinel and for a cluster a bound is a third of `timeout`, which leaves time to
     ask another server; for a cluster it is `socket_timeout` too. A store, as its client, belongs to one event loop.
 
     Raises `ConfigurationError` for what cannot work.
@@ -84,8 +86,9 @@ class RedisStore:
         self._made: Made | None = client_from_url(client, self._timeout) if isinstance(client, str) else None
         self._client: Any = _usable(self._made.client if self._made else client)
         self._places: Final = asyncio.Semaphore(self._made.max_connections) if self._made else None
+        self._is_cluster: Final = isinstance(self._client, RedisCluster)
         # Whether a record and the index of its subject are not written in one step, as they are on different servers.
-        self._apart = isinstance(self._client, RedisCluster)
+        self._apart = self._is_cluster
 
     def __repr__(self) -> str:
         return f"<RedisStore of {self.prefix!r}>"
@@ -148,7 +151,7 @@ class RedisStore:
         if self._places is not None:
             await self._places.acquire()
         try:
-            if isinstance(self._client, RedisCluster):
+            if self._is_cluster:
                 await self._client.initialize()  # or the driver sends its first commands to servers at random
             try:
                 return await operation(*arguments, **options)
@@ -159,12 +162,17 @@ class RedisStore:
             if self._places is not None:
                 self._places.release()
 
-    # What follows runs within the deadline of `_ask`. What is asked most goes by execute_command(), which the driver's
-    # get() and evalsha() call too, after checks of their own.
+    # What follows runs within the deadline of `_ask`.
+
+    async def _command(self, *parts: Part) -> Any:
+        """The answer to one of the commands that are sent most."""
+        if self._is_cluster:
+            return await self._client.execute_command(*parts)
+        return await exchange(self._client.connection_pool, *parts)
 
     async def _text(self, key: bytes) -> bytes | None:
         try:
-            text: bytes | None = await self._client.execute_command("GET", self._name(key))
+            text: bytes | None = await self._command("GET", self._name(key))
         except ResponseError as error:
             if str(error).startswith("WRONGTYPE"):  # not a string
                 return None
@@ -184,10 +192,10 @@ class RedisStore:
     async def _write(self, key: bytes, record: Record, text: bytes, start: bytes, now: int) -> bool:
         # A key is alive in the millisecond that it expires in, and a record is not in its second.
         keys = [self._name(key)]
-        arguments: list[object] = [start, text, min(max(record.expires_at * 1000 - 1, 1), 2**62)]
+        arguments: list[Part] = [start, text, min(max(record.expires_at * 1000 - 1, 1), 2**62)]
         if record.subject is not None:
             index = self._index(record.subject)
-            entry = [key, score_of(record.expires_at, now), score_of(now - GRACE, 0), GRACE]
+            entry: list[Part] = [key, score_of(record.expires_at, now), score_of(now - GRACE, 0), GRACE]
             if self._apart:  # first, so that no session is alive and not listed
                 await self._run(LIST, [index], entry)
             else:
@@ -221,15 +229,15 @@ class RedisStore:
     async def _drop(self, subject: bytes, scores: Mapping[bytes, float]) -> None:
         await self._run(DROP, [self._index(subject)], [part for key, score in scores.items() for part in (key, score)])
 
-    async def _run(self, script: Script, keys: Sequence[str], arguments: Sequence[object]) -> Any:
+    async def _run(self, script: Script, keys: Sequence[str], arguments: Sequence[Part]) -> Any:
         try:
-            return await self._client.execute_command("EVALSHA", script.digest, len(keys), *keys, *arguments)
+            return await self._command("EVALSHA", script.digest, len(keys), *keys, *arguments)
         except NoScriptError:  # a server that has been restarted, or taken over
-            return await self._client.eval(script.text, len(keys), *keys, *arguments)
+            return await self._command("EVAL", script.text, len(keys), *keys, *arguments)
 
     async def _evictions(self) -> set[str]:
         """The policies by which servers evict what has not expired."""
-        where = {"target_nodes": RedisCluster.PRIMARIES} if isinstance(self._client, RedisCluster) else {}
+        where = {"target_nodes": RedisCluster.PRIMARIES} if self._is_cluster else {}
         try:
             told = await self._client.info("memory", **where)
         except NoPermissionError:
@@ -238,7 +246,7 @@ class RedisStore:
         return {server["maxmemory_policy"] for server in servers if server["maxmemory"]} - {"noeviction"}
 
     async def _close_idle_connections(self) -> None:
-        if isinstance(self._client, Redis):  # the client of a cluster does it by itself
+        if not self._is_cluster:  # whose client does it by itself
             with suppress(Exception):
                 async with asyncio.timeout(_CLOSING):
                     await self._client.connection_pool.disconnect(inuse_connections=False)

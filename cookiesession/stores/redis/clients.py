@@ -14,6 +14,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisClusterException, RedisError
 
 from cookiesession.errors import ConfigurationError
+from cookiesession.stores.redis.connections import QuickPool
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -82,7 +83,7 @@ def _limited(options: _Options, seconds: float) -> _Options:
 
 
 def _left_to_the_store(options: _Options) -> _Options:
-    # For each command, socket_timeout would begin a task and two timers, a fourth of all that a call costs. They would
+    # For each command, socket_timeout would begin a task and two timers, which is half as much again. They would
     # end what the store's deadline ends, which lasts from waiting for a connection until the answer is there; either
     # way the driver closes a connection that has not answered. socket_connect_timeout costs nothing per call, and
     # bounds the driver's closing too.
@@ -91,7 +92,7 @@ def _left_to_the_store(options: _Options) -> _Options:
 
 def _single(servers: list[_Options], _service: str, timeout: float) -> Made:
     (options,) = servers
-    pool = ConnectionPool(**_left_to_the_store(_limited(options, timeout)))
+    pool = QuickPool(**_left_to_the_store(_limited(options, timeout)))
     _refuse_unknown_options(pool)
     client = Redis.from_pool(pool)
     return Made(client, pool.max_connections, (client,))
