@@ -28,7 +28,7 @@ from cookiesession.stores.redis.layout import (
     unpack,
 )
 from cookiesession.stores.redis.problems import is_about_connections, words_for
-from cookiesession.stores.redis.scripts import DELETE, DROP, LIST, WRITE, Script
+from cookiesession.stores.redis.scripts import DELETE, DROP, LIST, WRITE, WRITE_LISTED, Script
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -191,16 +191,15 @@ class RedisStore:
 
     async def _write(self, key: bytes, record: Record, text: bytes, start: bytes, now: int) -> bool:
         # A key is alive in the millisecond that it expires in, and a record is not in its second.
-        keys = [self._name(key)]
+        name = self._name(key)
         arguments: list[Part] = [start, text, min(max(record.expires_at * 1000 - 1, 1), 2**62)]
         if record.subject is not None:
             index = self._index(record.subject)
             entry: list[Part] = [key, score_of(record.expires_at, now), score_of(now - GRACE, 0), GRACE]
-            if self._apart:  # first, so that no session is alive and not listed
-                await self._run(LIST, [index], entry)
-            else:
-                keys, arguments = [*keys, index], [*arguments, *entry]
-        return bool(await self._run(WRITE, keys, arguments))
+            if not self._apart:
+                return bool(await self._run(WRITE_LISTED, [name, index], [*arguments, *entry]))
+            await self._run(LIST, [index], entry)  # first, so that no session is alive and not listed
+        return bool(await self._run(WRITE, [name], arguments))
 
     async def _delete(self, key: bytes) -> bool:
         start = await self._run(DELETE, [self._name(key)], [START_LENGTH, LAYOUT])

@@ -35,21 +35,25 @@ end
 LIST: Final = Script.of(_LIST + "list(KEYS[1], ARGV[1], ARGV[2], ARGV[3], ARGV[4])")
 """KEYS: an index. ARGV: the member, its score, the score below which others have expired, the grace in seconds."""
 
-WRITE: Final = Script.of(
-    _LIST
-    + """
+# Leaves, unless the present record starts as it has to.
+_CHECK: Final = """
 if ARGV[1] == '' then
   if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
 elseif redis.pcall('GETRANGE', KEYS[1], 0, #ARGV[1] - 1) ~= ARGV[1] then
   return 0
 end
-if KEYS[2] then list(KEYS[2], ARGV[4], ARGV[5], ARGV[6], ARGV[7]) end
+"""
+_SET: Final = """
 redis.call('SET', KEYS[1], ARGV[2], 'PXAT', ARGV[3])
 return 1
 """
-)
-"""KEYS: a record and, if it is to be listed here, an index. ARGV: how the present record starts ('' for none), the new
-one, the millisecond in which it expires, and what `LIST` takes. Whether it was written, as 1 or 0."""
+
+WRITE: Final = Script.of(_CHECK + _SET)
+"""KEYS: a record. ARGV: how the present one starts ('' for none), the new one, and the millisecond in which it expires.
+Whether it was written, as 1 or 0."""
+
+WRITE_LISTED: Final = Script.of(_LIST + _CHECK + "list(KEYS[2], ARGV[4], ARGV[5], ARGV[6], ARGV[7])" + _SET)
+"""KEYS: a record and an index. ARGV: what `WRITE` takes, and then what `LIST` takes. Returns what `WRITE` does."""
 
 DELETE: Final = Script.of("""
 local start = redis.pcall('GETRANGE', KEYS[1], 0, ARGV[1] - 1)
