@@ -68,9 +68,12 @@ class Saving(Generic[T]):
 
         Where another save was faster, the change is replayed on what that one left.
         """
-        base, mine = replace(held.payload, data=data), _bounded(mine, held.payload)
-        # An earlier save of this request may have put in what others had changed, and its handler does not see.
-        merged = mine if data == held.payload.data else self.merge(base, mine, held.payload)
+        base, mine = held.payload, _bounded(mine, held.payload)
+        merged = mine
+        if data != base.data:
+            # An earlier save of this request has put in what others had changed, and its handler does not see.
+            base = replace(base, data=data)
+            merged = self.merge(base, mine, held.payload)
         saved = await self._records.replace(merged, held.version)
         if saved is not None:
             return saved
