@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from copy import copy
 from typing import TYPE_CHECKING, Final, Generic, TypeVar, cast
-from weakref import WeakValueDictionary
 
 from msgspec.structs import replace
 
 from cookiesession.cookiemode import CookieSessions, forgetting, unwrap
 from cookiesession.endings import Endings
-from cookiesession.errors import ConfigurationError, StoreUnavailable, UnencodableData
+from cookiesession.errors import ConfigurationError, StoreUnavailable
 from cookiesession.events import LateWrite, Rejected, StoreFailed
 from cookiesession.listing import RevocableListing
 from cookiesession.payload import id_hash
 from cookiesession.records import Records
-from cookiesession.state import State
+from cookiesession.storemode import StoreMode
+from cookiesession.storestate import RevocableState
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Iterable
+    from collections.abc import Awaitable
     from datetime import timedelta
 
     from cookiesession.codec import Codec
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from cookiesession.revocation import Revocation
     from cookiesession.sealedcookies import Headers
     from cookiesession.session import Session, SessionDict
-    from cookiesession.state import Scope
+    from cookiesession.state import State
+    from cookiesession.storestate import StoreState
 
 T = TypeVar("T")
 
@@ -37,32 +38,10 @@ _NO_DATA: Final = b"\xc0"  # None in MessagePack
 NOT_LOADED: Final = "whether the session has ended is not known yet: await load_session(request) before it is used"
 
 
-class RevocableState(State[T]):
-    """What one request knows of a session that may have been ended."""
-
-    __slots__ = ("__weakref__", "carried", "former", "is_adrift", "is_cleared", "is_loaded", "is_read", "is_superseded")
-
-    carried: T | None  # the data in the cookie, if it counts
-    former: Payload | None  # what the client has, and could be ended
-    is_read: bool  # the cookie
-    is_loaded: bool
-    is_adrift: bool  # the store did not answer, and the request goes on without
-    is_cleared: bool  # by clear(), since the last commit
-    is_superseded: bool  # renewed by another request, and left to this one until its grace ends
-
-    def __init__(self, owner: RevocableMode[T], headers: Iterable[tuple[bytes, bytes]], scope: Scope | None) -> None:
-        super().__init__(owner, headers, scope)
-        self.carried = self.former = None
-        self.is_read = self.is_loaded = self.is_adrift = self.is_cleared = self.is_superseded = self.rotated = False
-
-    def revert(self, before: RevocableState[T]) -> None:
-        """Takes back what was noted for headers that are not sent."""
-        for name in ("brought", "key", "payload", "amended", "blank", "renewed", "due", "overdue", "site_data"):
-            setattr(self, name, getattr(before, name))
-
-
-class RevocableMode(CookieSessions[T], Generic[T]):
+class RevocableMode(StoreMode[T], CookieSessions[T], Generic[T]):
     """The owner of sessions in cookies whose endings are in a store."""
+
+    state_type: Final = RevocableState
 
     def __init__(self, configuration: Configuration, codec: Codec[T], revocation: Revocation) -> None:
         super().__init__(configuration, codec)
@@ -71,9 +50,6 @@ class RevocableMode(CookieSessions[T], Generic[T]):
         self._endings = Endings(revocation, configuration)
         tracks = Records(revocation.store, configuration) if revocation.track else None
         self.listing: Final = RevocableListing(self._endings, tracks, self.clock, self.renewed_from)
-        self._renewing: WeakValueDictionary[str, RevocableState[T]] = WeakValueDictionary()  # by their new ids
-
-    state_type: Final = RevocableState
 
     # What a session asks of its owner, besides the rules.
 
@@ -107,12 +83,6 @@ class RevocableMode(CookieSessions[T], Generic[T]):
         _revocable(state).is_cleared = True
         return super().begin(state)
 
-    def identify(self, state: State[T]) -> None:
-        """Gives the payload of `state` an id, if it has none yet."""
-        super().identify(state)
-        if state.renewed:
-            self._renewing[state.payload.id.hex()] = _revocable(state)
-
     def expiry(self, payload: Payload, lifetime: timedelta) -> int:
         """The second at which what lives from now for `lifetime` ends, or all that is known of endings.
 
@@ -123,10 +93,8 @@ class RevocableMode(CookieSessions[T], Generic[T]):
             raise ConfigurationError("with a revocation, no session lives longer than the manager's lifetime")
         return min(expires_at, payload.created_at + self.lifetime)
 
-    def renewed_from(self, id: str) -> bytes | None:
-        """The `id_hash()` of what the client has, of a session that gets this new `id` with the response."""
-        state = self._renewing.get(id)
-        return None if state is None or state.former is None else id_hash(state.former.id)
+    def _former(self, state: StoreState[T]) -> Payload | None:
+        return _revocable(state).former
 
     def _look(self, state: RevocableState[T]) -> Payload | None:
         """What the cookie says, which is read once."""
@@ -193,22 +161,14 @@ class RevocableMode(CookieSessions[T], Generic[T]):
             await self._track(former, state.payload)
         return headers
 
-    async def commit_late(self, handle: Session[T] | SessionDict) -> None:
-        """Ends a session that was cleared after the headers had left, and reports any other change. Never raises."""
+    async def _save_late(self, handle: Session[T] | SessionDict) -> bool:
         state, _ = self._unwrap(handle)
-        try:
-            encoded, is_lost = self.compare(handle)
-            if state.is_cleared:
-                is_lost = state.is_adrift or not self.is_over(state, encoded)
-                if state.former is not None:
-                    await self.listing.leave(state.former)
-        except UnencodableData:
-            is_lost = True
-        except StoreUnavailable as error:
-            self.reporter.report(StoreFailed(problem=str(error)))
-            is_lost = True
-        if is_lost or state.site_data:
-            self.reporter.report(LateWrite())
+        encoded, changed = self.compare(handle)
+        if not state.is_cleared:
+            return not changed  # the client keeps what is in its cookie
+        if state.former is not None:
+            await self.listing.leave(state.former)
+        return not state.is_adrift and self.is_over(state, encoded)
 
     async def _is_held(self, state: RevocableState[T], former: Payload) -> bool:
         """Whether nobody has ended or renewed the session. For a renewal, what other processes did a moment ago counts.

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Generic, TypeVar, cast
-from weakref import WeakValueDictionary
 
 from msgspec.structs import replace
 
 from cookiesession.codec import DECODING_ERRORS
 from cookiesession.cookiemode import forgetting, unwrap
-from cookiesession.errors import ConfigurationError, InvalidToken, SessionEnded, StoreUnavailable, UnencodableData
+from cookiesession.errors import ConfigurationError, InvalidToken, SessionEnded, StoreUnavailable
 from cookiesession.events import LateWrite, Rejected, StoreFailed
 from cookiesession.listing import Listing
-from cookiesession.payload import PERSISTENT, Payload, id_hash
+from cookiesession.payload import PERSISTENT, Payload
 from cookiesession.records import Records
-from cookiesession.rules import Rules
 from cookiesession.saving import Saving, succeed
 from cookiesession.sealedcookies import SealedCookies
-from cookiesession.servedstate import ServedState
 from cookiesession.state import Carried, State
+from cookiesession.storemode import StoreMode
+from cookiesession.storestate import ServedState
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from cookiesession.sealedcookies import Headers
     from cookiesession.session import Session, SessionDict
     from cookiesession.stores import Store
+    from cookiesession.storestate import StoreState
 
 T = TypeVar("T")
 
@@ -37,11 +37,13 @@ NOT_LOADED: Final = "the session is in a store, and not loaded yet: await load_s
 _RENEWALS: Final = 8  # of one session within one grace: each costs whoever comes with the oldest id a call of the store
 
 
-class ServerMode(Rules[T], Generic[T]):
+class ServerMode(StoreMode[T], Generic[T]):
     """The owner of sessions whose data is in a store.
 
     Their cookies are tickets: sealed ids, or with overflow also whole sessions that fit.
     """
+
+    state_type: Final = ServedState
 
     def __init__(self, configuration: Configuration, codec: Codec[T], store: Store) -> None:
         super().__init__(configuration, codec)
@@ -51,10 +53,6 @@ class ServerMode(Rules[T], Generic[T]):
         self._records = Records(store, configuration)
         self._saving = Saving(self, self._records, configuration.renew_grace)
         self.listing: Final = Listing(self._records, self._saving, self.renewed_from)
-        # By their new ids, the sessions that are being renewed: until they are saved, the store has them under the old.
-        self._renewing: WeakValueDictionary[str, ServedState[T]] = WeakValueDictionary()
-
-    state_type: Final = ServedState
 
     # Opening
 
@@ -95,12 +93,6 @@ class ServerMode(Rules[T], Generic[T]):
         data = self._begin(_served(state))
         _served(state).is_cleared = True
         return data
-
-    def identify(self, state: State[T]) -> None:
-        """Gives the payload of `state` an id, if it has none yet."""
-        super().identify(state)
-        if state.renewed:
-            self._renewing[state.payload.id.hex()] = _served(state)
 
     async def _load(self, id: bytes) -> Held | None:
         """The record of an id; None also where the session has ended that it was renewed to."""
@@ -159,24 +151,8 @@ class ServerMode(Rules[T], Generic[T]):
         # What the cookie names may be there again for the next request. But a logout is one, also without a store.
         return self._delete(state, encoded) if state.is_cleared else []
 
-    async def commit_late(self, handle: Session[T] | SessionDict) -> None:
-        """Saves a change that came after the headers had left, if the client has the session's id already.
-
-        Never raises: there is nobody left to tell but the operator.
-        """
+    async def _save_late(self, handle: Session[T] | SessionDict) -> bool:
         state, data = self._unwrap(handle)
-        try:
-            is_lost = not await self._save_late(handle, state, data)
-        except UnencodableData:
-            is_lost = True
-        except StoreUnavailable as error:
-            self.reporter.report(StoreFailed(problem=str(error)))
-            is_lost = True
-        if is_lost or state.site_data:
-            self.reporter.report(LateWrite())
-
-    async def _save_late(self, handle: Session[T] | SessionDict, state: ServedState[T], data: T) -> bool:
-        """Whether nothing was left to be saved in the end."""
         encoded, changed = self.compare(handle)
         is_over = self.is_over(state, encoded)
         if state.is_cleared:  # what came after that has an id which the client cannot learn any more
@@ -314,10 +290,9 @@ class ServerMode(Rules[T], Generic[T]):
         merged = succeed(state.payload, merged) if state.renewed else merged
         state.held, state.payload = held, replace(merged, data=held.payload.data)
 
-    def renewed_from(self, id: str) -> bytes | None:
-        """The `id_hash()` that the store still has a session under, of which this is the new `id`."""
-        state = self._renewing.get(id)
-        return None if state is None or state.held is None else id_hash(state.held.payload.id)
+    def _former(self, state: StoreState[T]) -> Payload | None:
+        held = _served(state).held
+        return None if held is None else held.payload
 
     @staticmethod
     def _unwrap(handle: Session[T] | SessionDict) -> tuple[ServedState[T], T]:
