@@ -59,11 +59,10 @@ def load(port: int, requests: Sequence[bytes], seconds: float) -> Load:
 
     Answers need a Content-Length. Cookies that they set are not taken up: each visitor sends the same request again.
     """
-    watch = _Watch(WARM_UP, seconds)
     gc.collect()
     gc.disable()
     try:
-        share = _drive(port, requests, watch)
+        watch, share = _drive(port, requests, seconds)
     finally:
         gc.enable()
     times = sorted(watch.times)
@@ -119,12 +118,13 @@ def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
             return
 
 
-def _drive(port: int, requests: Sequence[bytes], watch: _Watch) -> float:
-    """Has every request sent again and again. The share of a core that it took."""
+def _drive(port: int, requests: Sequence[bytes], seconds: float) -> tuple[_Watch, float]:
+    """Has every request sent again and again. What was seen, and the share of a core that it took."""
     with ExitStack() as stack:
         waiting = stack.enter_context(selectors.DefaultSelector())
-        for request in requests:
-            visitor = _Visitor(stack.enter_context(_connection(port)), request)
+        visitors = [_Visitor(stack.enter_context(_connection(port)), request) for request in requests]
+        watch = _Watch(WARM_UP, seconds)  # once all are there, which takes a server its time that has other work
+        for visitor in visitors:
             waiting.register(visitor.connection, selectors.EVENT_READ, visitor)
             visitor.ask()
         used, start = time.process_time(), time.perf_counter()
@@ -142,7 +142,7 @@ def _drive(port: int, requests: Sequence[bytes], watch: _Watch) -> float:
                 else:
                     waiting.unregister(visitor.connection)
                     asking -= 1
-        return (time.process_time() - used) / (time.perf_counter() - start)
+        return watch, (time.process_time() - used) / (time.perf_counter() - start)
 
 
 def _connection(port: int) -> socket.socket:

@@ -53,7 +53,7 @@ CONNECTIONS: Final = 300  # to Redis, for each library: nobody waits for one, an
 START: Final = 10  # seconds for a server
 BLOCK: Final = 20  # requests that are timed together
 DISK: Final = 5  # the same where they wait for a disk
-PATIENCE: Final = timedelta(seconds=30)  # with a disk: slow ones are measured, where else requests were refused
+PATIENCE: Final = timedelta(seconds=30)  # what is slow, by a disk or a busy machine, is measured and not refused
 
 
 @dataclass(frozen=True)
@@ -85,12 +85,13 @@ def libraries(folder: Path, port: int, stack: AsyncExitStack) -> list[Library]:
     litestar_files = folder / "litestar"
     litestar_files.mkdir()
     alone, routed = application(_nothing), _in_litestar(_nothing)
+    url = f"redis://127.0.0.1:{port}?max_connections={CONNECTIONS}"
     return [
         Library(OURS, "memory", ours(MemoryStore()), alone),
         Library("starsessions", "memory", _starsessions(InMemoryStore()), alone),
         Library("Litestar", "memory", _litestar(LitestarMemoryStore()), routed),
-        Library(OURS, "Redis", ours(RedisStore(f"redis://127.0.0.1:{port}?max_connections={CONNECTIONS}")), alone),
-        Library(f"{OURS}, same client", "Redis", ours(RedisStore(connected())), alone),
+        Library(OURS, "Redis", ours(RedisStore(url, timeout=PATIENCE)), alone),
+        Library(f"{OURS}, same client", "Redis", ours(RedisStore(connected(), timeout=PATIENCE)), alone),
         Library("starsessions", "Redis", _starsessions(StarsessionsRedisStore(connection=connected())), alone),
         Library("Litestar", "Redis", _litestar(LitestarRedisStore(connected())), routed),
         Library(OURS, "SQLite", ours(SQLStore(f"sqlite:///{folder}/sessions.db", timeout=PATIENCE)), alone, DISK),

@@ -58,7 +58,8 @@ class RedisStore:
     Loading, creating and replacing are one round trip; in a cluster, writing the record of a subject is two. The server
     expires records by itself. What lies under a record's key and is no record of this layout is not there, and is
     neither overwritten nor removed; in the place of an index it is a `StoreUnavailable`, since no answer could be
-    complete. Nothing is tried twice. A call that failed may have had its effect nevertheless.
+    complete. Nothing is tried twice. A call that failed may have had its effect nevertheless. Most commands for one
+    server go straight over a connection of the client's pool: its `execute_command()` does not see them.
 
     A client of your own best has `protocol=2`, `retry=Retry(NoBackoff(), 0)`, a `socket_connect_timeout` of at most
     `timeout`, and `socket_timeout=None` where nothing else uses it: the store ends its calls itself, and that of the
