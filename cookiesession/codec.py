@@ -71,7 +71,7 @@ class DictCodec:
     """A plain dict of what MessagePack holds.
 
     None, bool, 64-bit int, float, str, bytes, aware datetime, list and dict come back equal. A tuple or a set comes
-    back as a list, a UUID, Decimal, date or naive datetime as a str, a subclass of str or int as a str or an int.
+    back as a list, a UUID, Decimal, date or naive datetime as a str, a subclass of str, int or float as one of these.
     """
 
     def __init__(self) -> None:
@@ -224,19 +224,14 @@ def unencodable(codec: Codec[T], data: T, error: Exception) -> UnencodableData:
     return UnencodableData(f"the session cannot be encoded: {_reason(error)}")
 
 
-_BASES: Final[tuple[tuple[type, Callable[[Any], object]], ...]] = (
-    (str, str.__str__),
-    (int, int.__int__),
-    (float, float.__float__),
-    (bytes, bytes),
-)
-
-
 def _base(value: object) -> object:
     """What MessagePack can hold of a subclass of what it holds, such as a text that is marked as safe HTML."""
-    for base, convert in _BASES:
-        if isinstance(value, base):
-            return convert(value)
+    if isinstance(value, str):
+        return str.__str__(value)  # its own may be another
+    if isinstance(value, int):
+        return int.__int__(value)
+    if isinstance(value, float):
+        return float.__float__(value)
     raise TypeError(f"Encoding objects of type {type(value).__name__} is unsupported")
 
 

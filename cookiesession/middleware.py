@@ -163,7 +163,7 @@ class SessionMiddleware:
             await self.manager.save_late(handle)
 
     def _with_session(self, message: Message, cookies: list[tuple[bytes, bytes]]) -> Message:
-        headers = list(message.get("headers") or ())
+        headers: list[tuple[bytes, bytes]] = list(message.get("headers") or ())
         present = dict(headers)
         if b"vary" not in present:
             headers.append(_VARY)
