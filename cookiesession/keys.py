@@ -157,8 +157,9 @@ class KeySource(Protocol):
     def current(self, now: float) -> KeyRing:
         """The ring to use at `now` (seconds since the epoch).
 
-        Called once for every session opened or sealed, on the event loop: it must not block. An exception is the
-        operator's and becomes a 500.
+        Called once for every session opened or sealed, on the event loop: it must not block. While the keys are the
+        same, so should be the ring: what one ring has opened is remembered for it alone. An exception is the operator's
+        and becomes a 500.
         """
         ...
 
