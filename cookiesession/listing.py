@@ -132,6 +132,9 @@ class RevocableListing:
             held = await self._tracks.load(payload.id)
             if held is not None:
                 await self._tracks.replace(payload, held.version)
+            else:  # what is there is under a key that has retired
+                await self._tracks.delete(id_hash(payload.id))
+                await self._tracks.create(payload)
         if former is not None and former.subject is not None and (former.id != payload.id or not is_listed):
             await self._forget(id_hash(former.id))
 
