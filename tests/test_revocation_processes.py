@@ -269,19 +269,20 @@ class World:
         session = await self.open(cookie, deed.process)
         if session.data:
             is_read_only = cookie.renewed is not None and self.is_known(cookie.renewed, self.now(deed.process))
-            ends, step = False, ""
+            ends, taken = False, []
             for step in deed.steps:
+                taken.append(step)
                 ends = await self.take(step, session, cookie, deed) or ends
                 if step in {"empty", "log in again"}:
                     break
-            if step != "log in again":
+            if "log in again" not in taken:
                 login.is_doomed |= ends
                 earliest = self.clock.now + self.plan.renew_grace
                 lines = await instance.save(session, jar)
                 self.claim("an old id saves nothing", holds=ends or not (is_read_only and lines))
                 if lines and not ends:
                     self.note(cookie, jar, session, earliest if renews else None, deed.process)
-                if ends and ("clear" in deed.steps or lines):
+                if ends and ("clear" in taken or lines):
                     login.ended.append(self.now(deed.process))
                 if "clear late" in deed.steps:
                     login.is_doomed = True
