@@ -69,7 +69,7 @@ def client_network(ipv4: int = 24, ipv6: int = 56) -> Guard:
     >>> client_network()(Request({"type": "http", "headers": [], "client": ("192.0.2.77", 50000)}))
     b'192.0.2.0/24'
     """
-    if not (0 <= ipv4 <= 32 and 0 <= ipv6 <= 128):
+    if not (isinstance(ipv4, int) and isinstance(ipv6, int) and 0 <= ipv4 <= 32 and 0 <= ipv6 <= 128):
         raise ConfigurationError("client_network() takes the bits of a prefix: up to 32 for IPv4, up to 128 for IPv6")
 
     def guard(connection: HTTPConnection) -> bytes:
@@ -86,6 +86,10 @@ def client_network(ipv4: int = 24, ipv6: int = 56) -> Guard:
     return guard
 
 
+def _is_called_async(guard: object) -> bool:
+    return inspect.iscoroutinefunction(type(guard).__call__)
+
+
 class Guards:
     """The guards of a manager, and the hash of what they say. Raises `ConfigurationError` for what is none."""
 
@@ -93,7 +97,7 @@ class Guards:
         self._guards = tuple(guards) if isinstance(guards, Iterable) else (guards,)
         if not self._guards or not all(map(callable, self._guards)):
             raise ConfigurationError("bind is a guard, such as guards.user_agent, or several")
-        if any(map(inspect.iscoroutinefunction, self._guards)):
+        if any(inspect.iscoroutinefunction(each) or _is_called_async(each) for each in self._guards):
             raise ConfigurationError("a guard of bind is a plain function: sessions open where nothing can be awaited")
 
     def hash(self, scope: Scope | None, headers: Iterable[tuple[bytes, bytes]]) -> bytes:

@@ -109,8 +109,8 @@ def test_a_client_without_an_address_is_on_no_network() -> None:
     assert (b"", b"") == (client_network()(_connection()), client_network()(silent))
 
 
-@pytest.mark.parametrize(("ipv4", "ipv6"), [(-1, 56), (33, 56), (24, -1), (24, 129)])
-def test_a_prefix_that_no_address_has_is_refused_at_once(ipv4: int, ipv6: int) -> None:
+@pytest.mark.parametrize(("ipv4", "ipv6"), [(-1, 56), (33, 56), (24, -1), (24, 129), (24.5, 56), (24, "56")])
+def test_a_prefix_that_no_address_has_is_refused_at_once(ipv4: Any, ipv6: Any) -> None:
     """Rather than in every request."""
     with pytest.raises(ConfigurationError, match="up to 32 for IPv4, up to 128 for IPv6"):
         client_network(ipv4, ipv6)
@@ -222,7 +222,16 @@ async def _asks_a_service(_: HTTPConnection) -> bytes:
     raise AssertionError
 
 
-@pytest.mark.parametrize("bind", [_asks_a_service, [user_agent, _asks_a_service]], ids=["one", "several"])
+class _Service:
+    """A guard that is an object, and waits."""
+
+    async def __call__(self, connection: HTTPConnection) -> bytes:
+        raise AssertionError
+
+
+@pytest.mark.parametrize(
+    "bind", [_asks_a_service, [user_agent, _asks_a_service], _Service()], ids=["one", "several", "object"]
+)
 def test_a_guard_that_waits_is_refused_at_once(bind: Any) -> None:
     """A session opens where nobody can await."""
     with pytest.raises(ConfigurationError, match="plain function"):
