@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import islice, product
 from typing import TYPE_CHECKING, Final
 
-from cookiesession.cookies import LINE_LIMIT, MAX_CHUNKS
+from cookiesession.cookies import BLANK, LINE_LIMIT, MAX_CHUNKS
 from cookiesession.errors import InvalidToken
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ FIRST: Final = (0,)
 _SUFFIXES: Final = (b"", *(b".%d" % index for index in range(1, MAX_CHUNKS)))
 _INDEXES: Final = {suffix: index for index, suffix in enumerate(_SUFFIXES)}
 _COUNTS: Final = {b"%d." % count: count for count in range(2, MAX_CHUNKS + 1)}
-_BLANK: Final = b" \t"
 _DOT: Final = ord(".")
 _PREFIX: Final = 2  # bytes of a count and its dot
 
@@ -50,28 +49,28 @@ def gather(
 ) -> tuple[tuple[int, ...], Iterable[Sequence[bytes]]]:
     """The indexes of the chunks among `cookies` (the rest of a name, and the value), and what might be a session.
 
-    Each candidate is the values of one session's chunks, a missing one empty: at most `TRIES`, first come first.
+    Each candidate is the values of one session's chunks, a missing one empty: at most `TRIES`, first come first. The
+    indexes are `FIRST` itself where there is one cookie and it holds a token, which needs no `join()`.
     """
-    if len(cookies) == 1:  # a whole token, as on nearly every request
+    if len(cookies) == 1:  # as on nearly every request
         suffix, value = cookies[0]
-        if not suffix and len(value) > 1 and value[1] != _DOT:
-            return FIRST, ((value.rstrip(_BLANK),),)
+        value = value.strip(BLANK)
+        if not suffix and 1 < len(value) <= LINE_LIMIT and value[1] != _DOT:
+            return FIRST, ((value,),)
     found: dict[int, list[bytes]] = {}
     for suffix, value in cookies:
-        index = _INDEXES.get(suffix.rstrip(_BLANK))
+        index = _INDEXES.get(suffix.rstrip(BLANK))
         if index is not None:
-            found.setdefault(index, []).append(value.rstrip(_BLANK))
+            found.setdefault(index, []).append(value.strip(BLANK))
     return tuple(found), islice(_combinations(found, max_chunks), TRIES)
 
 
 def join(parts: Sequence[bytes]) -> bytes:
     """The token of one candidate. Raises `InvalidToken` for a missing chunk and for what `split()` does not write."""
-    first = parts[0]
-    if len(parts) == 1 and 1 < len(first) <= LINE_LIMIT and first[1] != _DOT:  # nearly always
-        return first
     for part in parts:
         if not 0 < len(part) <= LINE_LIMIT:
             raise InvalidToken("too_large" if part else "incomplete")
+    first = parts[0]
     if first[1:2] != b".":
         return first
     if _COUNTS.get(first[:_PREFIX]) != len(parts):

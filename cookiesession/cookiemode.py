@@ -112,6 +112,5 @@ def forgetting(state: State[Any], headers: Headers) -> Headers:
 
 def unwrap(handle: Session[T] | SessionDict) -> tuple[State[T], T]:
     """The state and the data behind what a request's scope holds."""
-    if isinstance(handle, Session):
-        return handle._state, handle._data  # type: ignore[return-value]  # an opened session has data
-    return handle._state, handle  # type: ignore[return-value]  # without a model T is a dict
+    opened: Any = handle
+    return opened._state, opened if type(handle) is SessionDict else opened._data

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Final, Literal, get_args
 
 from cookiesession.errors import ConfigurationError
@@ -23,6 +23,13 @@ MAX_AGE_LIMIT: Final = 400 * 24 * 60 * 60
 
 MAX_CHUNKS: Final = 9
 """The most that `Cookie(max_chunks=...)` may be: 34 KB, twice what most servers take in all headers."""
+
+BLANK: Final = b" \t"
+"""What may stand around names and values (RFC 6265, section 5.2)."""
+
+# The cookies of a header in which our name is looked for, once it has been seen. Each costs a copy of what follows it,
+# and a browser has room for 150 to 180 cookies of a site.
+_MOST: Final = 200
 
 # RFC 9110, section 5.6.2, less the dot before a final number: our chunks are named so.
 _TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
@@ -117,29 +124,36 @@ class Cookie:
         A deletion is a line with no value and an age of 0, which carries every attribute: browsers ignore a `__Host-`
         deletion without `Secure` and `Path=/`.
         """
-        if max_age is None:
-            return b"%b=%b%b" % (name, value, self._attributes)
-        return b"%b=%b%b; Max-Age=%d" % (name, value, self._attributes, min(max_age, MAX_AGE_LIMIT))
+        return name + b"=" + value + _ending(self._attributes, max_age)
 
 
-def scanner(name: bytes) -> re.Pattern[bytes]:
-    """What finds the cookies whose names start with `name` in a Cookie header with a ";" before it.
-
-    It splits on ";" and at the first "=", compares bytes and unquotes nothing. Possessive quantifiers never go back:
-    the cost is that of one pass through the header, in C.
-    """
-    return re.compile(rb";[ \t]*+" + re.escape(name) + rb"([^;=]*+)=[ \t]*+([^;]*+)")
+@lru_cache(256)  # most sessions that are written have the same age
+def _ending(attributes: bytes, max_age: int | None) -> bytes:
+    """What follows the value in a Set-Cookie line."""
+    return attributes if max_age is None else b"%b; Max-Age=%d" % (attributes, min(max_age, MAX_AGE_LIMIT))
 
 
-def read(headers: Iterable[tuple[bytes, bytes]], scanner: re.Pattern[bytes]) -> list[tuple[bytes, bytes]]:
-    """What `scanner` finds in all Cookie headers: the rest of each name, and the value, in the order they came.
+def read(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> list[tuple[bytes, bytes]]:
+    """The cookies whose names start with `name` in all Cookie headers: the rest of each name, and the value, in order.
 
-    Either may still end in the spaces and tabs before a ";", which are to be trimmed, and nothing else.
+    It splits on ";" and at the first "=", compares bytes and unquotes nothing. Both may still have spaces and tabs
+    around them, which are to be trimmed, and nothing else.
     """
     found: list[tuple[bytes, bytes]] = []
-    for name, value in headers:
-        if name == b"cookie":
-            found += scanner.findall(b";" + value)
+    for header, cookies in headers:
+        if header != b"cookie":
+            continue
+        left = _MOST
+        before, named, after = cookies.partition(name)
+        while named and left:
+            cookie, _, after = after.partition(b";")
+            # The name is at the start of a cookie, but for blanks.
+            if before[-2:] == b"; " or not before.rpartition(b";")[2].strip(BLANK):
+                suffix, equals, value = cookie.partition(b"=")
+                if equals:
+                    found.append((suffix, value))
+            left -= 1
+            before, named, after = after.partition(name)
     return found
 
 

@@ -32,7 +32,7 @@ def seal(plaintext: bytes, key: Key, binding: bytes, *, now: int) -> bytes:
     `now` (seconds since the epoch) is written down by Fernet alone, which cannot do without.
     """
     text = base64url.encode(seal_bytes(plaintext, key, binding, now=now))
-    return text + b"=" * (-len(text) % 4) if key.algorithm == "fernet" else text
+    return text if key.header else text + b"=" * (-len(text) % 4)
 
 
 def open(token: bytes, ring: KeyRing, binding: bytes, *, now: int) -> tuple[bytes, Key]:
@@ -52,8 +52,6 @@ def open(token: bytes, ring: KeyRing, binding: bytes, *, now: int) -> tuple[byte
 
 def seal_bytes(plaintext: bytes, key: Key, binding: bytes, *, now: int) -> bytes:
     """The envelope itself, which `seal()` makes text of."""
-    if key.algorithm == "fernet":
-        return key.aead.seal(plaintext, binding, now=now)
     return key.header + key.aead.seal(plaintext, key.header + binding, now=now)
 
 

@@ -47,7 +47,8 @@ class Key:
         # The domain keeps this hash from ever meeting another hash of the same secret.
         named = b"cookiesession/v1/key-id\0" + algorithm.encode() + b"\0" + secret
         self.fingerprint: Final = hashlib.sha256(named).digest()[:4]
-        self.header: Final = VERSION + self.fingerprint  # what its envelopes start with; Fernet's do not
+        # What its envelopes start with. Fernet's have a header of their own, which names no key.
+        self.header: Final = b"" if algorithm == "fernet" else VERSION + self.fingerprint
         self.id: Final = self.fingerprint.hex()
         self.aead: Final = aead.create(algorithm, secret, self.id)
 

@@ -42,7 +42,6 @@ class SealedCookies:
         self._reporter = configuration.reporter
         self._compress = configuration.compress
         self._names = chunks.names(self._cookie.full_name)
-        self._scanner = cookies.scanner(self._cookie.full_name)
         self._max_chunks = self._cookie.max_chunks
         self._room = self._cookie.room
         self._capacity = chunks.capacity(self._room, self._max_chunks)
@@ -58,10 +57,11 @@ class SealedCookies:
         """
         carried.expired = False
         carried.key = None
-        if self._guards is not None:
+        guards = self._guards
+        if guards is not None:
             carried.headers = tuple(carried.headers)  # read twice
             carried.bound = None
-        found = cookies.read(carried.headers, self._scanner)
+        found = cookies.read(carried.headers, self._names[0])
         if not found:
             carried.brought = ()
             return None
@@ -69,15 +69,15 @@ class SealedCookies:
         carried.brought, candidates = chunks.gather(found, self._max_chunks)
         for parts in candidates:
             try:
-                token = chunks.join(parts)
+                token = parts[0] if carried.brought is chunks.FIRST else chunks.join(parts)
                 known = self._recent.find(token, ring)
                 if known is None:
                     payload, key, ring = self._unseal(token, ring, now)
                 else:
-                    payload, key = known
+                    _, payload, key = known
                     check_times(payload, now)
-                if self._guards is not None and payload.bound is not None:  # None: sealed when there were none
-                    self._check(carried, payload.bound, self._guards)
+                if guards is not None and payload.bound is not None:  # None: sealed when there were none
+                    self._check(carried, payload.bound, guards)
                 data = decode(payload.data)
             except InvalidToken as invalid:
                 carried.expired |= invalid.reason in _EXPIRED
@@ -89,7 +89,7 @@ class SealedCookies:
                 carried.key = key
                 carried.expired = False  # what came before it in the header is not this session
                 primary = key is ring.primary
-                carried.rotated = not primary or (payload.bound is None and self._guards is not None)
+                carried.rotated = not primary or (payload.bound is None and guards is not None)
                 if self._reporter.debugging():
                     opened = Opened(key_id=key.id, primary=primary, size=len(token), chunks=len(parts))
                     self._reporter.report(opened)
@@ -122,7 +122,7 @@ class SealedCookies:
         else:
             headers = self._split(token, age)
             brought = range(len(headers))
-        if carried.brought is not chunks.FIRST:
+        if carried.brought is not brought:
             headers += [self._deletion(index) for index in carried.brought if index not in brought]
         if self._reporter.debugging():
             self._reporter.report(_sealed(key, carried.key if resealed else None, len(token), len(brought)))

@@ -64,7 +64,7 @@ def test_what_a_ring_has_opened_it_finds_again() -> None:
     recent = Recent()
     recent.add(b"token", RING, PAYLOAD, OLD)
 
-    assert (PAYLOAD, OLD) == recent.find(b"token", RING)
+    assert (b"token", PAYLOAD, OLD) == recent.find(b"token", RING)
     assert recent.find(b"other", RING) is None
 
 
@@ -93,6 +93,17 @@ def test_what_nobody_asks_for_is_forgotten() -> None:
     assert recent.find(b"lost", RING) is None
 
 
+def test_another_token_with_the_same_end_finds_nothing() -> None:
+    """The end is what a token is looked up by, and the whole is what counts."""
+    recent = Recent()
+    end = b"the-last-24-characters.."
+    recent.add(b"a" + end, RING, PAYLOAD, NEW)
+
+    assert recent.find(b"b" + end, RING) is None
+    assert recent.find(end, RING) is None
+    assert recent.find(b"a" + end, RING) is not None
+
+
 @given(st.lists(st.binary(min_size=1, max_size=4000), max_size=100), st.integers(0, 5000))
 def test_no_more_is_remembered_than_the_limit(tokens: list[bytes], limit: int) -> None:
     """In each of two generations, but for one token that is longer by itself."""
@@ -101,7 +112,7 @@ def test_no_more_is_remembered_than_the_limit(tokens: list[bytes], limit: int) -
         recent.add(token, RING, PAYLOAD, NEW)
 
     for generation in (recent._newer, recent._older):
-        assert sum(map(len, generation)) <= limit or len(generation) == 1
+        assert sum(len(token) for token, _, _ in generation.values()) <= limit or len(generation) == 1
 
 
 # Opening

@@ -19,7 +19,7 @@ from cookiesession.schedule import Schedule, moment
 from cookiesession.schema import codec_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from datetime import datetime
 
     from cookiesession.aead import Algorithm
@@ -74,9 +74,9 @@ def inspect(
     values = list(_values(text, name))
     headers = [(b"cookie", value) for value in values]
     decode = codec.decode_plain if model is None else codec_for(model).decode
-    present = tuple(dict.fromkeys(name.strip(b" \t") for name, _ in cookies.read(headers, cookies.scanner(b""))))
+    present = tuple(dict.fromkeys(_names(values)))
     for relative in _relatives(name):
-        found = cookies.read(headers, cookies.scanner(relative))
+        found = cookies.read(headers, relative)
         if candidates := list(chunks.gather(found, max_chunks)[1]):
             inspector = _Inspector(keys, relative, now, max_chunks, decode)
             return Inspection(name=relative, reports=tuple(map(inspector.report, candidates)), present=present)
@@ -94,6 +94,14 @@ def _values(text: bytes, name: bytes) -> Iterator[bytes]:
         yield from lines
     elif lines:
         yield name + b"=" + text.strip()
+
+
+def _names(values: Iterable[bytes]) -> Iterator[bytes]:
+    """The names of all cookies in Cookie headers."""
+    for cookie in b";".join(values).split(b";"):
+        name, equals, _ = cookie.partition(b"=")
+        if equals:
+            yield name.strip(cookies.BLANK)
 
 
 def _relatives(name: bytes) -> list[bytes]:
