@@ -29,6 +29,7 @@ slow: $(READY)  ## what takes minutes: simulations and fuzzing of which `test` r
 
 bench: $(READY)  ## the benchmarks, beside other libraries and the bare primitives
 	$(BIN)/python benchmarks/requests.py $(ARGS)
+	$(BIN)/python benchmarks/requests.py --speed $(ARGS)
 	$(BIN)/python benchmarks/scaling.py $(ARGS)
 	$(BIN)/python benchmarks/concurrency.py $(ARGS)
 	$(BIN)/python benchmarks/instructions.py $(ARGS)

@@ -97,10 +97,10 @@ def targets() -> list[Target]:
     ]
 
 
-async def results(rounds: int, requests: int, others: int) -> Results:
-    """Runs every case."""
+async def results(tables: Sequence[Table], rounds: int, requests: int, others: int) -> Results:
+    """Runs the cases of these tables, and those of the targets."""
     found: Results = {}
-    for case in [case for table in TABLES for case in table.cases()] + [target.case for target in targets()]:
+    for case in [case for table in tables for case in table.cases()] + [target.case for target in targets()]:
         if case not in found:
             peers = PEERS if case.size in (None, *SIZES) else [OURS, UNSEEN, STARLETTE]
             found[case] = await entries(case, peers, others)
@@ -169,12 +169,15 @@ async def main() -> None:
     parser.add_argument("--block", type=int, default=BLOCK, help="requests that are timed together")
     parser.add_argument("--cookies", type=int, default=4, help="cookies besides the session's (default: %(default)s)")
     parser.add_argument("--quick", action="store_true", help="5 rounds, and no plot")
+    parser.add_argument("--speed", action="store_true", help="with the extra `speed`; the targets alone")
     options = parser.parse_args()
     rounds = options.rounds or (5 if options.quick else 30)
     logging.getLogger("cookiesession").setLevel(logging.ERROR)  # it warns of the second chunk
-    found = await results(rounds, options.block, options.cookies)
+    tables = () if options.speed else TABLES
+    found = await results(tables, rounds, options.block, options.cookies)
     console = printer()
-    console.print(environment(*PACKAGES, *(() if "authx-extra" in MISSING else ("authx-extra",))))
+    optional = ("pybase64",) if options.speed else () if "authx-extra" in MISSING else ("authx-extra",)
+    console.print(environment(*PACKAGES, *optional))
     for name, reason in MISSING.items():
         console.print(f"Without {name}: {reason}.")
     console.print(
@@ -185,9 +188,9 @@ async def main() -> None:
         "Share: what ours costs of it, with the defaults, in the first column of costs."
     )
     target_report(found).show(console)
-    for table in TABLES:
+    for table in tables:
         table_report(table, found).show(console)
-    if not options.quick:
+    if tables and not options.quick:
         draw(PLOT, found, environment("cookiesession", "starlette", "cryptography", "msgspec"))
 
 

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import string
+import subprocess
+import sys
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cookiesession import base64url
+from cookiesession.base64url import by_msgspec, by_pybase64
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 ALPHABET = (string.ascii_uppercase + string.ascii_lowercase + string.digits + "-_").encode()
 
@@ -26,6 +33,39 @@ RFC_4648 = [
 hostile_text = st.binary(max_size=40) | st.lists(
     st.sampled_from([bytes([character]) for character in ALPHABET + b'+/=\n \0\xff"\\']), max_size=12
 ).map(b"".join)
+
+
+@pytest.fixture(autouse=True, scope="module", params=[by_msgspec, by_pybase64], ids=["msgspec", "pybase64"])
+def _implementation(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Everything below holds with the extra `speed` and without."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(base64url, "encode", request.param.encode)
+        patch.setattr(base64url, "_decode", request.param.decode)
+        yield
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_pybase64_is_used_where_it_is_installed(*, is_there: bool) -> None:
+    """And nothing is missing where it is not."""
+    code = (
+        f"import sys; {'' if is_there else 'sys.modules.update(pybase64=None);'}"
+        "from cookiesession import Key, base64url;"
+        "key = Key.generate(); assert Key.parse(key.export()) == key;"
+        "print(base64url.encode.__module__, base64url._decode.__module__)"
+    )
+
+    printed = subprocess.run(  # noqa: S603 - our own code
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True
+    ).stdout
+
+    expected = by_pybase64 if is_there else by_msgspec
+    assert printed.split() == [expected.__name__] * 2
+
+
+@given(st.binary(max_size=5000))
+def test_both_spell_alike(data: bytes) -> None:
+    """A token that was sealed with one opens with the other."""
+    assert by_msgspec.encode(data) == by_pybase64.encode(data)
 
 
 @pytest.mark.parametrize(("data", "text"), RFC_4648, ids=[text.decode() or "empty" for _, text in RFC_4648])

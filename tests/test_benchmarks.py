@@ -54,6 +54,15 @@ def test_requests_say_who_loses_what() -> None:
     assert "§" in older
 
 
+def test_the_extra_speed_takes_part_where_one_asks_for_it() -> None:
+    """Else the figures are those of the package alone."""
+    output = run("requests.py", "--quick", "--speed", "--rounds", "2", "--block", "2")
+
+    assert "pybase64" in output
+    assert "as a share of another's cost" in output
+    assert "The handler changes an entry" not in output
+
+
 def test_scaling_has_every_size() -> None:
     """Of sessions, of rings, and of the request's other cookies."""
     output = run("scaling.py", "--quick", "--rounds", "2", "--block", "2")

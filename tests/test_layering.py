@@ -21,7 +21,9 @@ ROOT = Path(cookiesession.__file__).parent
 FLOORS = {
     "errors": 0,
     "times": 0,
-    "base64url": 0,
+    "base64url.by_msgspec": 0,
+    "base64url.by_pybase64": 0,
+    "base64url": 1,
     "aead": 1,
     "codec": 1,
     "cookies": 1,
@@ -102,7 +104,8 @@ PUBLIC = FLOORS[""]
 
 # The one package of others that a file may need.
 THIRD_PARTY = {
-    "base64url": "msgspec",
+    "base64url.by_msgspec": "msgspec",
+    "base64url.by_pybase64": "pybase64",
     "aead": "cryptography",
     "codec": "msgspec",
     "schedule": "msgspec",
