@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 TRIES: Final = 4
 """How many cookies of one name, and how many combinations of chunks, are tried before a session counts as absent."""
 
-FIRST: Final = (0,)
-"""The indexes of the chunks of a token that one cookie holds."""
+INDEXES: Final = tuple(tuple(range(count)) for count in range(MAX_CHUNKS + 1))
+"""The indexes of the chunks of a token, by their number."""
 
 # The first chunk has the cookie's own name and starts with the count and a dot, the others are numbered from 1.
 _SUFFIXES: Final = (b"", *(b".%d" % index for index in range(1, MAX_CHUNKS)))
@@ -44,19 +44,23 @@ def split(token: bytes, room: int) -> list[bytes]:
     return [text[start : start + room] for start in range(0, len(text), room)]
 
 
+def scatter(parts: Sequence[bytes]) -> list[tuple[bytes, bytes]]:
+    """The cookies of a token's chunks, as a browser sends them back: the rest of each name, and the value."""
+    return list(zip(_SUFFIXES, parts, strict=False))
+
+
 def gather(
     cookies: Sequence[tuple[bytes, bytes]], max_chunks: int
 ) -> tuple[tuple[int, ...], Iterable[Sequence[bytes]]]:
     """The indexes of the chunks among `cookies` (the rest of a name, and the value), and what might be a session.
 
-    Each candidate is the values of one session's chunks, a missing one empty: at most `TRIES`, first come first. The
-    indexes are `FIRST` itself where there is one cookie and it holds a token, which needs no `join()`.
+    Each candidate is the values of one session's chunks, a missing one empty: at most `TRIES`, first come first.
     """
-    if len(cookies) == 1:  # as on nearly every request
+    if len(cookies) == 1:  # a whole token, as on nearly every request
         suffix, value = cookies[0]
         value = value.strip(BLANK)
-        if not suffix and 1 < len(value) <= LINE_LIMIT and value[1] != _DOT:
-            return FIRST, ((value,),)
+        if not suffix and len(value) > 1 and value[1] != _DOT:
+            return INDEXES[1], ((value,),)
     found: dict[int, list[bytes]] = {}
     for suffix, value in cookies:
         index = _INDEXES.get(suffix.rstrip(BLANK))
@@ -67,10 +71,12 @@ def gather(
 
 def join(parts: Sequence[bytes]) -> bytes:
     """The token of one candidate. Raises `InvalidToken` for a missing chunk and for what `split()` does not write."""
+    first = parts[0]
+    if len(parts) == 1 and 1 < len(first) <= LINE_LIMIT and first[1] != _DOT:  # nearly always
+        return first
     for part in parts:
         if not 0 < len(part) <= LINE_LIMIT:
             raise InvalidToken("too_large" if part else "incomplete")
-    first = parts[0]
     if first[1:2] != b".":
         return first
     if _COUNTS.get(first[:_PREFIX]) != len(parts):

@@ -130,14 +130,13 @@ def unpack(plaintext: bytes, now: int) -> Payload:
         raise InvalidToken("unsupported")
     flags, created_at, renewed_at, expires_at, idle_timeout, id = _read_header(body)
     payload = Payload(flags, created_at, renewed_at, expires_at, idle_timeout, id, None, body[_LENGTH:-1])
-    check_times(payload, now)
+    _check_times(payload, now)
     if flags <= PERSISTENT and zeros < PADDING:
         return payload
     return _unpack_further(payload, len(plaintext), len(body))
 
 
-def check_times(payload: Payload, now: int) -> None:
-    """Raises `InvalidToken` unless `payload` is valid at `now`: from a minute before it was made until it ends."""
+def _check_times(payload: Payload, now: int) -> None:
     soon = now + CLOCK_SKEW
     if payload.created_at > soon or payload.renewed_at > soon:
         raise InvalidToken("future")

@@ -1,29 +1,47 @@
-"""`Recent`: what the tokens held that were opened last, so that the next request with one of them opens it for less."""
+"""`Recent`: what the cookies held that were opened last, so that the next request with them opens them for less."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from cookiesession.keys import Key, KeyRing
     from cookiesession.payload import Payload
+
+    Cookies = Sequence[tuple[bytes, bytes]]
+    """The chunks of one token, as a header has them: the rest of each name, and the value."""
+    _Entry = tuple[Cookies, "Unsealed", int, int]
+    """What the cookies held, and the seconds from which and until which it is known to be valid."""
 
 LIMIT: Final = 512 * 1024
 """Bytes of tokens in each of two generations. What they held is smaller than they are."""
 
-# Characters at the end of a token, which hold its tag. They tell tokens apart as well as the whole, which would take
-# longer to hash.
+# Characters at the end of the last cookie, which hold the token's tag. They tell cookies apart as well as the whole,
+# which takes longer to hash.
 _ENDING: Final = 24
 
 
+class Unsealed(msgspec.Struct, frozen=True, gc=False):
+    """What a key has opened, and what it was opened from."""
+
+    payload: Payload
+    key: Key
+    size: int
+    """Bytes of the token."""
+    chunks: int
+
+
 class Recent:
-    """Authentic payloads by their tokens, of one ring alone: another ring has opened nothing yet.
+    """Authentic payloads by the cookies that held them, of one ring alone: another ring has opened nothing yet.
 
-    Once `limit` bytes of newer tokens have come, what nobody has asked for meanwhile is forgotten. Whoever finds
-    something checks its times, as after opening it.
+    Once `limit` bytes of newer tokens have come, what nobody has asked for meanwhile is forgotten.
 
-    A token is compared only with one whose end has the same hash, and the interpreter seeds these at random: how long
-    that takes tells nobody about a token that he does not have.
+    Cookies are compared only with those whose end has the same hash, and the interpreter seeds these at random: how
+    long that takes tells nobody about a token that he does not have.
     """
 
     __slots__ = ("_left", "_limit", "_newer", "_older", "_ring")
@@ -33,33 +51,35 @@ class Recent:
         self._ring: KeyRing | None = None
         self._begin({})
 
-    def find(self, token: bytes, ring: KeyRing) -> tuple[bytes, Payload, Key] | None:
-        """`token`, what `ring` has opened it to, and the key that did; None if it is not remembered."""
+    def find(self, cookies: Cookies, ring: KeyRing, now: int) -> Unsealed | None:
+        """What `ring` has opened these cookies to, if it is remembered and known to be valid at `now`."""
         if ring is not self._ring:
             return None
-        ending = token[-_ENDING:]
-        found = self._newer.get(ending)
-        if found is None:
-            found = self._older.get(ending)
-            if found is not None:
-                self._put(ending, found)
-        return found if found is not None and found[0] == token else None
+        ending = cookies[-1][1][-_ENDING:]
+        entry = self._newer.get(ending)
+        if entry is None:
+            entry = self._older.get(ending)
+            if entry is None:
+                return None
+            self._put(ending, entry)
+        known, unsealed, since, until = entry
+        return unsealed if known == cookies and since <= now < until else None
 
-    def add(self, token: bytes, ring: KeyRing, payload: Payload, key: Key) -> None:
-        """Remembers what `ring` has opened `token` to."""
+    def add(self, cookies: Cookies, ring: KeyRing, unsealed: Unsealed, now: int) -> None:
+        """Remembers what `ring` has opened these cookies to, and that it is valid from `now` on."""
         if ring is not self._ring:
             self._ring = ring
             self._begin({})
-        self._put(token[-_ENDING:], (token, payload, key))
+        self._put(cookies[-1][1][-_ENDING:], (cookies, unsealed, now, unsealed.payload.ends_at()))
 
-    def _put(self, ending: bytes, found: tuple[bytes, Payload, Key]) -> None:
-        size = len(found[0])
+    def _put(self, ending: bytes, entry: _Entry) -> None:
+        size = entry[1].size
         if size > self._left:
             self._begin(self._newer)
         self._left -= size
-        self._newer[ending] = found
+        self._newer[ending] = entry
 
-    def _begin(self, older: dict[bytes, tuple[bytes, Payload, Key]]) -> None:
+    def _begin(self, older: dict[bytes, _Entry]) -> None:
         self._older = older
-        self._newer: dict[bytes, tuple[bytes, Payload, Key]] = {}
+        self._newer: dict[bytes, _Entry] = {}
         self._left = self._limit

@@ -13,8 +13,8 @@ from cookiesession.codec import DECODING_ERRORS, MAX_ENCODED
 from cookiesession.errors import InvalidToken, SessionTooLarge
 from cookiesession.events import Cleared, Opened, Rejected, Resealed, Sealed, TooLarge
 from cookiesession.keys import ring_after
-from cookiesession.payload import PERSISTENT, Payload, check_times, pack, unpack
-from cookiesession.recent import Recent
+from cookiesession.payload import PERSISTENT, pack, unpack
+from cookiesession.recent import Recent, Unsealed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from cookiesession.configuration import Configuration
     from cookiesession.guards import Guards
     from cookiesession.keys import Key, KeyRing
+    from cookiesession.payload import Payload
     from cookiesession.state import Carried
 
 T = TypeVar("T")
@@ -57,8 +58,7 @@ class SealedCookies:
         """
         carried.expired = False
         carried.key = None
-        guards = self._guards
-        if guards is not None:
+        if self._guards is not None:
             carried.headers = tuple(carried.headers)  # read twice
             carried.bound = None
         found = cookies.read(carried.headers, self._names[0])
@@ -66,46 +66,60 @@ class SealedCookies:
             carried.brought = ()
             return None
         ring = self._keys.current(now)
+        known = self._recent.find(found, ring, now)
+        if known is not None:
+            carried.brought = chunks.INDEXES[known.chunks]
+            return self._accept(carried, known, ring, decode)
         carried.brought, candidates = chunks.gather(found, self._max_chunks)
         for parts in candidates:
             try:
-                token = parts[0] if carried.brought is chunks.FIRST else chunks.join(parts)
-                known = self._recent.find(token, ring)
-                if known is None:
-                    payload, key, ring = self._unseal(token, ring, now)
-                else:
-                    _, payload, key = known
-                    check_times(payload, now)
-                if guards is not None and payload.bound is not None:  # None: sealed when there were none
-                    self._check(carried, payload.bound, guards)
-                data = decode(payload.data)
+                unsealed, ring = self._unseal(parts, ring, now)
             except InvalidToken as invalid:
-                carried.expired |= invalid.reason in _EXPIRED
-                self._reporter.report(Rejected(reason=invalid.reason, path=invalid.path))
-            except DECODING_ERRORS:
-                self._reporter.report(Rejected(reason="undecodable"))
-            else:
-                carried.payload = payload
-                carried.key = key
-                carried.expired = False  # what came before it in the header is not this session
-                primary = key is ring.primary
-                carried.rotated = not primary or (payload.bound is None and guards is not None)
-                if self._reporter.debugging():
-                    opened = Opened(key_id=key.id, primary=primary, size=len(token), chunks=len(parts))
-                    self._reporter.report(opened)
+                self._reject(carried, invalid)
+                continue
+            if found == chunks.scatter(parts):  # the token and nothing besides, be it blanks
+                self._recent.add(found, ring, unsealed, now)
+            data = self._accept(carried, unsealed, ring, decode)
+            if carried.key is not None:
                 return data
         return None
 
-    def _unseal(self, token: bytes, ring: KeyRing, now: int) -> tuple[Payload, Key, KeyRing]:
-        """The payload, the key that opened it, and the ring that this is in. Raises `InvalidToken`."""
+    def _unseal(self, parts: Sequence[bytes], ring: KeyRing, now: int) -> tuple[Unsealed, KeyRing]:
+        """What the chunks hold, and the ring that the key is in. Raises `InvalidToken`."""
+        token = chunks.join(parts)
         try:
             plaintext, key = envelope.open(token, ring, self._binding, now=now)
         except InvalidToken as invalid:
             ring = ring_after(invalid, self._keys, now)
             plaintext, key = envelope.open(token, ring, self._binding, now=now)
-        payload = unpack(plaintext, now)
-        self._recent.add(token, ring, payload, key)
-        return payload, key, ring
+        return Unsealed(unpack(plaintext, now), key, len(token), len(parts)), ring
+
+    def _accept(self, carried: Carried, unsealed: Unsealed, ring: KeyRing, decode: Callable[[bytes], T]) -> T | None:
+        """What `decode` makes of a payload; fills in `carried`. Without a key where it is not for this client."""
+        payload, key, guards = unsealed.payload, unsealed.key, self._guards
+        try:
+            if guards is not None and payload.bound is not None:  # None: sealed when there were none
+                self._check(carried, payload.bound, guards)
+            data = decode(payload.data)
+        except InvalidToken as invalid:
+            self._reject(carried, invalid)
+        except DECODING_ERRORS:
+            self._reporter.report(Rejected(reason="undecodable"))
+        else:
+            carried.payload = payload
+            carried.key = key
+            carried.expired = False  # what came before it in the header is not this session
+            primary = key is ring.primary
+            carried.rotated = not primary or (payload.bound is None and guards is not None)
+            if self._reporter.debugging():
+                opened = Opened(key_id=key.id, primary=primary, size=unsealed.size, chunks=unsealed.chunks)
+                self._reporter.report(opened)
+            return data
+        return None
+
+    def _reject(self, carried: Carried, invalid: InvalidToken) -> None:
+        carried.expired |= invalid.reason in _EXPIRED
+        self._reporter.report(Rejected(reason=invalid.reason, path=invalid.path))
 
     def write(self, carried: Carried, payload: Payload, now: int, *, resealed: bool = False) -> Headers:
         """The headers that put `payload` into the cookies. Raises `SessionTooLarge`, without the largest entries."""
@@ -116,12 +130,11 @@ class SealedCookies:
             payload = replace(payload, bound=self._bound(carried, self._guards))
         token = envelope.seal(pack(payload, compress=self._compress), key, self._binding, now=now)
         age = max(payload.ends_at() - now, 1) if payload.flags & PERSISTENT else None
-        brought: Sequence[int] = chunks.FIRST
         if len(token) <= self._room:
             headers = [(b"set-cookie", self._cookie.line(self._names[0], token, age))]
         else:
             headers = self._split(token, age)
-            brought = range(len(headers))
+        brought = chunks.INDEXES[len(headers)]
         if carried.brought is not brought:
             headers += [self._deletion(index) for index in carried.brought if index not in brought]
         if self._reporter.debugging():

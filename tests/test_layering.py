@@ -109,6 +109,7 @@ THIRD_PARTY = {
     "aead": "cryptography",
     "codec": "msgspec",
     "schedule": "msgspec",
+    "recent": "msgspec",
     "replay": "msgspec",
     "stores.sql": "sqlalchemy",
     "stores.sql.engine": "sqlalchemy",

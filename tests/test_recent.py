@@ -11,9 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cookiesession import Cookie, Key, KeyRing, SessionManager, envelope
+from cookiesession.chunks import scatter
+from cookiesession.events import Opened, Rejected
 from cookiesession.guards import user_agent
 from cookiesession.payload import PERSISTENT, Payload
-from cookiesession.recent import LIMIT, Recent
+from cookiesession.recent import LIMIT, Recent, Unsealed
 
 if TYPE_CHECKING:
     from cookiesession.events import Event
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 OLD, NEW = Key.generate(), Key.generate()
 RING = KeyRing(NEW, OLD)
 PAYLOAD = Payload(PERSISTENT, START, START, START + 1000, 0, bytes(16), None, b"\x80")
+UNSEALED = Unsealed(PAYLOAD, OLD, 100, 1)
+END = b"the-last-24-characters.."
 ADA, EVE = (b"user-agent", b"Ada's browser"), (b"user-agent", b"Eve's browser")
 
 
@@ -59,60 +63,89 @@ def _cookie(manager: SessionManager[Any], **data: Any) -> tuple[bytes, bytes]:
 # What is remembered
 
 
+def cookies(*parts: bytes) -> list[tuple[bytes, bytes]]:
+    """Cookies as the header has them."""
+    return scatter(parts)
+
+
+def remember(recent: Recent, *parts: bytes) -> None:
+    """Adds a token of these chunks."""
+    size = sum(map(len, parts))
+    recent.add(cookies(*parts), RING, Unsealed(PAYLOAD, NEW, size, len(parts)), START)
+
+
 def test_what_a_ring_has_opened_it_finds_again() -> None:
     """With the key that did it."""
     recent = Recent()
-    recent.add(b"token", RING, PAYLOAD, OLD)
+    recent.add(cookies(b"token"), RING, UNSEALED, START)
 
-    assert (b"token", PAYLOAD, OLD) == recent.find(b"token", RING)
-    assert recent.find(b"other", RING) is None
+    assert UNSEALED == recent.find(cookies(b"token"), RING, START)
+    assert recent.find(cookies(b"other"), RING, START) is None
 
 
 def test_another_ring_finds_nothing() -> None:
     """Though it has the same keys: whether they are still to be used is for it to say."""
     recent = Recent()
-    recent.add(b"token", RING, PAYLOAD, NEW)
+    recent.add(cookies(b"token"), RING, UNSEALED, START)
     again = KeyRing(NEW, OLD)
 
-    assert recent.find(b"token", again) is None
-    recent.add(b"other", again, PAYLOAD, NEW)
-    assert recent.find(b"token", RING) is None
-    assert recent.find(b"token", again) is None
+    assert recent.find(cookies(b"token"), again, START) is None
+    recent.add(cookies(b"other"), again, UNSEALED, START)
+    assert recent.find(cookies(b"token"), RING, START) is None
+    assert recent.find(cookies(b"token"), again, START) is None
+
+
+@pytest.mark.parametrize(("now", "is_known"), [(-1, False), (0, True), (999, True), (1000, False)])
+def test_what_was_valid_is_valid_until_it_ends(now: int, *, is_known: bool) -> None:
+    """Whether it was before, when a clock was put back, is for opening to say."""
+    recent = Recent()
+    recent.add(cookies(b"token"), RING, UNSEALED, START)
+
+    assert is_known == (recent.find(cookies(b"token"), RING, START + now) is not None)
 
 
 def test_what_nobody_asks_for_is_forgotten() -> None:
     """And what somebody does ask for stays, however much comes."""
     recent = Recent(limit=10)
-    recent.add(b"kept", RING, PAYLOAD, NEW)
-    recent.add(b"lost", RING, PAYLOAD, NEW)
+    remember(recent, b"kept")
+    remember(recent, b"lost")
 
     for number in range(20):
-        recent.add(b"%d" % number, RING, PAYLOAD, NEW)
-        assert recent.find(b"kept", RING) is not None
+        remember(recent, b"%d" % number)
+        assert recent.find(cookies(b"kept"), RING, START) is not None
 
-    assert recent.find(b"lost", RING) is None
+    assert recent.find(cookies(b"lost"), RING, START) is None
 
 
-def test_another_token_with_the_same_end_finds_nothing() -> None:
-    """The end is what a token is looked up by, and the whole is what counts."""
+@pytest.mark.parametrize(
+    "others",
+    [
+        pytest.param(cookies(b"another-first-chunk", END), id="another-chunk"),
+        pytest.param(cookies(END), id="one-chunk-less"),
+        pytest.param(cookies(b"first-chunk", b"b" + END), id="a-longer-chunk"),
+        pytest.param([(b"", b"first-chunk"), (b".2", END)], id="another-name"),
+        pytest.param([(b"", b"first-chunk "), (b".1", END)], id="a-blank"),
+    ],
+)
+def test_other_cookies_with_the_same_end_find_nothing(others: list[tuple[bytes, bytes]]) -> None:
+    """The end is what they are looked up by, and the whole is what counts."""
     recent = Recent()
-    end = b"the-last-24-characters.."
-    recent.add(b"a" + end, RING, PAYLOAD, NEW)
+    remember(recent, b"first-chunk", END)
 
-    assert recent.find(b"b" + end, RING) is None
-    assert recent.find(end, RING) is None
-    assert recent.find(b"a" + end, RING) is not None
+    assert recent.find(others, RING, START) is None
+    assert recent.find(cookies(b"first-chunk", END), RING, START) is not None
 
 
-@given(st.lists(st.binary(min_size=1, max_size=4000), max_size=100), st.integers(0, 5000))
-def test_no_more_is_remembered_than_the_limit(tokens: list[bytes], limit: int) -> None:
+@given(st.lists(st.lists(st.binary(max_size=4000), min_size=1, max_size=3), max_size=100), st.integers(0, 5000))
+def test_no_more_is_remembered_than_the_limit(tokens: list[list[bytes]], limit: int) -> None:
     """In each of two generations, but for one token that is longer by itself."""
     recent = Recent(limit)
     for token in tokens:
-        recent.add(token, RING, PAYLOAD, NEW)
+        remember(recent, *token)
 
     for generation in (recent._newer, recent._older):
-        assert sum(len(token) for token, _, _ in generation.values()) <= limit or len(generation) == 1
+        sizes = [len(value) for held, *_ in generation.values() for _, value in held]
+        assert sum(sizes) <= limit or len(generation) == 1
 
 
 # Opening
@@ -129,6 +162,56 @@ def test_a_token_is_opened_once(opened: list[bytes]) -> None:
 
     assert second.data == {"cart": ["tea"]}
     assert len(opened) == 1
+
+
+def test_chunks_are_joined_once(opened: list[bytes]) -> None:
+    """And written over the same cookies as ever."""
+    manager = SessionManager(RING)
+    session = manager.session([])
+    session.data["text"] = "x" * 5000
+    lines = [line for _, line in manager.mode.commit(session)]  # type: ignore[union-attr]  # of a cookie's mode
+    header = b"; ".join(line.partition(b";")[0] for line in lines)
+
+    for _ in range(2):
+        session = manager.session([(b"cookie", header)])
+        assert session.data == {"text": "x" * 5000}
+    session.data["text"] = "short"
+    written = [line for _, line in manager.mode.commit(session)]  # type: ignore[union-attr]  # of a cookie's mode
+
+    assert len(opened) == 1
+    assert len(written) == 2
+    assert b"Max-Age=0" in written[1]
+
+
+def test_cookies_are_remembered_only_where_they_are_one_token_and_nothing_else(opened: list[bytes]) -> None:
+    """What else comes with it is looked at each time, and reported."""
+    events: list[Event] = []
+    manager = SessionManager(RING, on_event=events.append)
+    name, value = _cookie(manager, a=1)
+    events.clear()
+
+    for _ in range(2):
+        assert manager.session([(name, b"__Host-session=forged; " + value)]).data == {"a": 1}
+
+    assert [type(event) for event in events] == [Rejected, Opened] * 2
+    assert len(opened) == 4
+
+
+@pytest.mark.parametrize(
+    "equals",
+    [b" " * 60_000 + b"=", b"=" + b" " * 60_000, b"\t="],
+    ids=["after-the-name", "before-the-value", "a-tab"],
+)
+def test_blanks_are_not_remembered(opened: list[bytes], equals: bytes) -> None:
+    """They belong to no token, and whoever has a session could fill the memory with them."""
+    manager = SessionManager(RING)
+    name, value = _cookie(manager, a=1)
+
+    for _ in range(2):
+        assert manager.session([(name, value.replace(b"=", equals, 1))]).data == {"a": 1}
+
+    assert len(opened) == 2
+    assert manager.mode._cookies._recent._newer == {}  # type: ignore[union-attr]  # a cookie's mode has them
 
 
 def test_a_token_is_not_remembered_by_who_sealed_it(opened: list[bytes]) -> None:
