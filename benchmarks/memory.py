@@ -39,6 +39,7 @@ BLOCK: Final = 100  # requests of one kind before the next
 # word after it, those it asked for, found or not.
 IMPORT: Final = """
 import json, pathlib, resource, sys, time
+sys.modules["pybase64"] = None  # an extra
 asked, before = [], set(sys.modules)
 class Listener:
     def find_spec(name, path=None, target=None):
