@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -200,3 +203,35 @@ def test_bound_that_cannot_work_is_a_configuration_error(bound: Any) -> None:
 def test_representation_shows_the_bound_alone() -> None:
     """No key, no value."""
     assert repr(MemoryStore(5)) == "<MemoryStore of at most 5>"
+
+
+class SlowVersion(int):
+    """A version that lets other threads go on while it is compared, as the interpreter may at any time."""
+
+    __slots__ = ()
+
+    def __ne__(self, other: object) -> bool:
+        time.sleep(0.02)
+        return int(self) != other
+
+    __eq__ = int.__eq__
+    __hash__ = int.__hash__
+
+
+def test_threads_do_not_come_between_each_other() -> None:
+    """Of several that replace one version at once, one does."""
+    store, threads = MemoryStore(), 4
+    asyncio.run(store.create(key_of(1), Record(b"", SlowVersion(1), 2**32 - 1)))
+    start = threading.Barrier(threads)
+
+    def replace(number: int) -> bool:
+        start.wait()
+        return asyncio.run(store.replace(key_of(1), Record(b"%d" % number, 2, 2**32 - 1), 1))
+
+    with ThreadPoolExecutor(threads) as pool:
+        replaced = list(pool.map(replace, range(threads)))
+
+    assert replaced.count(True) == 1
+    record = asyncio.run(store.load(key_of(1)))
+    assert record is not None
+    assert record.value == b"%d" % replaced.index(True)
