@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Final, NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 import msgspec
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from cookiesession.configuration import Configuration
     from cookiesession.revocation import Revocation
 
+T = TypeVar("T")
+
 Merge = Callable[["Ending", "Ending"], "Ending"]
 
 EVERYTHING: Final = b"everything"
@@ -27,7 +29,7 @@ MARGIN: Final = 600
 """Seconds that an ending outlives the last session it can concern: clocks of instances and stores differ."""
 
 REMEMBERED: Final = 10_000
-"""How many answers of the store a process keeps, each for `check_every`."""
+"""How many answers of the store a process keeps, each for `check_every`; and how many endings, for when it fails."""
 
 RENEWALS: Final = 8
 """So many of one session within one grace end its oldest id, which costs a call of the store for each."""
@@ -80,13 +82,27 @@ class Endings:
         self._lifetime = configuration.lifetime
         self._clock = configuration.clock
         self._known: dict[bytes, _Look] = {}
+        self._last: dict[bytes, Ending] = {}  # that the store told of, however long ago: none is ever taken back
 
     async def standing(self, payload: Payload, *, afresh: bool = False) -> Standing:
-        """That of one session as far as is known here, or `afresh`, as the store has it."""
+        """That of one session as far as is known here, or `afresh`, as the store has it.
+
+        While the store fails, that it has ended, if this has been known before.
+        """
         names = [of_session(id_hash(payload.id)), EVERYTHING]
         if payload.subject is not None:
             names.append(of_subject(payload.subject))
-        own, *common = await self._look_up(names, 0 if afresh else self._check_every)
+        try:
+            return await self._judge(payload, await self._look_up(names, 0 if afresh else self._check_every))
+        except StoreUnavailable:
+            standing = await self._judge(payload, [self._last.get(name) for name in names])
+            if not standing.is_over:
+                raise
+            return standing
+
+    async def _judge(self, payload: Payload, endings: Sequence[Ending | None]) -> Standing:
+        """The standing of a session with this ending of its own, and these of several."""
+        own, *common = endings
         is_over = any(ending is not None and ending.covers(payload) for ending in common) or await self._is_over(own)
         return Standing(is_over, own is not None and own.successor != b"")
 
@@ -131,24 +147,22 @@ class Endings:
             return known.answer
         asked = asyncio.create_task(self._ask(name))
         asked.add_done_callback(lambda answer: self._forget_failure(name, answer))
-        self._remember(name, _Look(now, asked))
+        _keep(self._known, name, _Look(now, asked))
         return asked
 
     async def _ask(self, name: bytes) -> Ending | None:
         record = await self._store.load(_key(name))
-        return None if record is None else _read(record)
+        if record is None:
+            return None
+        ending = _read(record)
+        _keep(self._last, name, ending)
+        return ending
 
     def _forget_failure(self, name: bytes, answer: asyncio.Future[Ending | None]) -> None:
         if answer.cancelled() or answer.exception() is not None:  # retrieved, should nobody be left to hear of it
             known = self._known.get(name)
             if known is not None and known.answer is answer:
                 del self._known[name]
-
-    def _remember(self, name: bytes, look: _Look) -> None:
-        self._known.pop(name, None)
-        if len(self._known) >= REMEMBERED:
-            del self._known[next(iter(self._known))]  # the one that was asked for first
-        self._known[name] = look
 
     async def _add(self, name: bytes, ending: Ending, merge: Merge, began: float) -> tuple[Ending, bool]:
         """What there is in the end, of sessions that `began` then at the latest; and whether that is anything new."""
@@ -167,7 +181,8 @@ class Endings:
             if saved:
                 answer: asyncio.Future[Ending | None] = asyncio.get_running_loop().create_future()
                 answer.set_result(merged)
-                self._remember(name, _Look(self._clock(), answer))
+                _keep(self._known, name, _Look(self._clock(), answer))
+                _keep(self._last, name, merged)
                 return merged, merged != present
         raise StoreUnavailable(f"an ending changed {ATTEMPTS} times while it was saved")
 
@@ -184,6 +199,14 @@ def of_session(id_hash: bytes) -> bytes:
 def of_subject(subject: str) -> bytes:
     """What the ending of a subject's sessions is called."""
     return b"subject\0" + subject.encode("utf-8", "surrogatepass")
+
+
+def _keep(known: dict[bytes, T], name: bytes, value: T) -> None:
+    """Puts what is known of a name, in the place of what has been known for longest if there is much."""
+    known.pop(name, None)
+    if len(known) >= REMEMBERED:
+        del known[next(iter(known))]
+    known[name] = value
 
 
 def _key(name: bytes) -> bytes:

@@ -18,7 +18,7 @@ class Revocation:
       ended is noticed after so long at the latest, and what this one has, at once. 0 to ask for every request. A
       renewal always asks.
     - `fail_open`: what a session counts as while the store does not answer: as ended, whose cookie stays as it is, or
-      if this is true as live. Each such request is a `StoreFailed` event.
+      if this is true as live, unless the process knows that it has ended. Each such request is a `StoreFailed` event.
     - `track`: keeps a record of each session with a subject, without its data, so that `SessionManager.sessions()` can
       list them. Costs up to three calls of the store whenever such a session is written, but for its data alone.
 

@@ -15,6 +15,7 @@ from test_servermode import GRACE, Books, scenario
 
 from cookiesession import StoreUnavailable, endings
 from cookiesession.endings import EVERYTHING, MARGIN, RENEWALS, Ending, Endings, Standing, of_session, of_subject
+from cookiesession.events import StoreFailed
 from cookiesession.payload import Payload, id_hash
 from cookiesession.stores import ATTEMPTS, Record
 
@@ -413,6 +414,50 @@ async def test_store_in_which_others_are_always_faster_is_given_up() -> None:
 
     with pytest.raises(StoreUnavailable, match=f"changed {ATTEMPTS} times"):
         await known.end_several(EVERYTHING, None)
+
+
+@pytest.mark.parametrize("fail_open", [False, True], ids=["closed", "open"])
+@pytest.mark.parametrize("end", ["logout", "end_all", "end_everything"])
+@scenario
+async def test_what_is_known_to_have_ended_stays_so_while_the_store_is_down(end: str, *, fail_open: bool) -> None:
+    """However long ago the process has learnt of it. Of others it still knows nothing."""
+    instance = Instance(fail_open=fail_open)
+    jar = await instance.login("ada")
+    copy = dict(jar)
+    other = instance.another()
+    if end == "logout":
+        await other.logout(jar)
+    else:
+        instance.clock.now += 1
+        await (other.manager.end_all("ada") if end == "end_all" else other.manager.end_everything())
+    instance.clock.now += 5
+    assert {} == await instance.read(copy)
+    bob = await instance.login("bob")
+
+    instance.store.failing = {"load"}
+    instance.clock.now += 3600
+
+    assert {} == await instance.read(copy)
+    assert ({"user": "bob"} if fail_open else {}) == await instance.read(bob)
+    assert len(instance.of(StoreFailed)) == 1
+
+
+@scenario
+async def test_what_was_renewed_is_not_known_to_have_ended_before_its_grace_is_over() -> None:
+    """What the store would say of the newer one, nobody knows."""
+    instance = Instance(check_every=0)
+    jar = await instance.login("ada")
+    old = payload(bytes.fromhex((await instance.open(jar)).id))
+    await instance.renew(jar)
+    known = known_of(instance)
+    assert IN_GRACE == await known.standing(old)
+
+    instance.store.failing = {"load"}
+
+    with pytest.raises(StoreUnavailable):
+        await known.standing(old)
+    instance.clock.now += GRACE
+    assert DEAD == await known.standing(old)
 
 
 DEEP = b"\x94\x01\xc4\x00\x80" + b"\x91" * 100_000 + b"\xc0"  # passed over like anything that comes to the layout later
