@@ -42,7 +42,7 @@ _logger = logging.getLogger("cookiesession")
 class AEAD(Protocol):
     """Authenticated encryption under one secret."""
 
-    def seal(self, plaintext: bytes, associated_data: bytes, *, now: int) -> bytes:
+    def seal(self, plaintext: bytes, associated_data: bytes, now: int) -> bytes:
         """The nonce and the ciphertext of `plaintext`, bound to `associated_data`."""
         ...
 
@@ -98,7 +98,7 @@ class XAES256GCM:
         self._begin()
         _instances.add(self)
 
-    def seal(self, plaintext: bytes, associated_data: bytes, *, now: int = 0) -> bytes:
+    def seal(self, plaintext: bytes, associated_data: bytes, now: int = 0) -> bytes:
         """24 bytes of nonce, the ciphertext and 16 bytes of tag."""
         self._left -= 1
         if self._left < 0:
@@ -159,7 +159,7 @@ class AES256GCM:
         self._random = random
         self._count = itertools.count(1)
 
-    def seal(self, plaintext: bytes, associated_data: bytes, *, now: int = 0) -> bytes:
+    def seal(self, plaintext: bytes, associated_data: bytes, now: int = 0) -> bytes:
         """12 bytes of nonce, the ciphertext and 16 bytes of tag."""
         if next(self._count) == SEAL_LIMIT // 2:
             _logger.warning(
@@ -196,7 +196,7 @@ class Fernet:
     def __init__(self, secret: bytes) -> None:
         self._fernet = fernet.Fernet(urlsafe_b64encode(secret))
 
-    def seal(self, plaintext: bytes, associated_data: bytes, *, now: int) -> bytes:
+    def seal(self, plaintext: bytes, associated_data: bytes, now: int) -> bytes:
         """The bytes of a Fernet token made at `now` (seconds since the epoch)."""
         header = self.VERSION + now.to_bytes(8, "big")
         text = self._fernet.encrypt_at_time(self._digest(header, associated_data) + plaintext, now)

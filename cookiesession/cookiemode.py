@@ -47,12 +47,14 @@ class CookieSessions(Rules[T], Generic[T]):
         state.is_new = False
         return data
 
-    def _save(self, state: State[T], data: T, encoded: bytes, *, changed: bool) -> Headers:
+    def _save(self, handle: Any, encoded: bytes, *, changed: bool) -> Headers:
         """The headers for a session whose data is `encoded` now."""
-        if self.is_over(state, encoded):
+        state: State[T] = handle._state
+        if (state.blank or encoded == self._empty) and self.is_over(state, encoded):
             headers = self._cookies.delete(state)
             state.settle(replace(state.payload, data=encoded))
             return forgetting(state, headers)
+        data: Any = handle if type(handle) is SessionDict else handle._data
         now = int(self.clock())
         used = changed or state.due
         if used:
@@ -88,8 +90,7 @@ class CookieMode(CookieSessions[T], Generic[T]):
         state, encoded = handle._state, self.changed(handle)
         if encoded is None and not state.amended and not state.overdue:
             return []
-        state, data = unwrap(handle)
-        return self._save(state, data, encoded or state.payload.data, changed=encoded is not None or state.amended)
+        return self._save(handle, encoded or state.payload.data, changed=encoded is not None or state.amended)
 
     def report_late_write(self, handle: Session[T] | SessionDict) -> None:
         """Reports a change of an opened session that came after `commit()`, when the headers had left."""
@@ -108,9 +109,3 @@ def forgetting(state: State[Any], headers: Headers) -> Headers:
         return headers
     state.site_data = False
     return [*headers, _CLEAR_SITE_DATA]
-
-
-def unwrap(handle: Session[T] | SessionDict) -> tuple[State[T], T]:
-    """The state and the data behind what a request's scope holds."""
-    opened: Any = handle
-    return opened._state, opened if type(handle) is SessionDict else opened._data

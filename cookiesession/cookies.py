@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import TYPE_CHECKING, Final, Literal, get_args
 
 from cookiesession.errors import ConfigurationError
@@ -124,13 +124,13 @@ class Cookie:
         A deletion is a line with no value and an age of 0, which carries every attribute: browsers ignore a `__Host-`
         deletion without `Secure` and `Path=/`.
         """
-        return name + b"=" + value + _ending(self._attributes, max_age)
+        return name + b"=" + value + self.attributes(max_age)
 
-
-@lru_cache(256)  # most sessions that are written have the same age
-def _ending(attributes: bytes, max_age: int | None) -> bytes:
-    """What follows the value in a Set-Cookie line."""
-    return attributes if max_age is None else b"%b; Max-Age=%d" % (attributes, min(max_age, MAX_AGE_LIMIT))
+    def attributes(self, max_age: int | None) -> bytes:
+        """What follows the value in a Set-Cookie line."""
+        if max_age is None:
+            return self._attributes
+        return b"%b; Max-Age=%d" % (self._attributes, min(max(max_age, 0), MAX_AGE_LIMIT))
 
 
 def read(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> list[tuple[bytes, bytes]]:

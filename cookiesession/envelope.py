@@ -26,13 +26,14 @@ def bind(purpose: str, context: bytes) -> bytes:
     return bytes([len(name)]) + name + context
 
 
-def seal(plaintext: bytes, key: Key, binding: bytes, *, now: int) -> bytes:
+def seal(plaintext: bytes, key: Key, binding: bytes, now: int) -> bytes:
     """The token: `plaintext` sealed under `key` for what `bind()` said, as text.
 
     `now` (seconds since the epoch) is written down by Fernet alone, which cannot do without.
     """
-    text = base64url.encode(seal_bytes(plaintext, key, binding, now=now))
-    return text if key.header else text + b"=" * (-len(text) % 4)
+    header = key.header
+    text = base64url.encode(header + key.aead.seal(plaintext, header + binding, now))
+    return text if header else text + b"=" * (-len(text) % 4)
 
 
 def open(token: bytes, ring: KeyRing, binding: bytes, *, now: int) -> tuple[bytes, Key]:
@@ -50,9 +51,9 @@ def open(token: bytes, ring: KeyRing, binding: bytes, *, now: int) -> tuple[byte
     return open_bytes(envelope, ring, binding, now=now)
 
 
-def seal_bytes(plaintext: bytes, key: Key, binding: bytes, *, now: int) -> bytes:
+def seal_bytes(plaintext: bytes, key: Key, binding: bytes, now: int) -> bytes:
     """The envelope itself, which `seal()` makes text of."""
-    return key.header + key.aead.seal(plaintext, key.header + binding, now=now)
+    return key.header + key.aead.seal(plaintext, key.header + binding, now)
 
 
 def open_bytes(envelope: bytes, ring: KeyRing, binding: bytes, *, now: int) -> tuple[bytes, Key]:

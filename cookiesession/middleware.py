@@ -73,7 +73,7 @@ class SessionMiddleware:
         self.app = app
         self.manager: SessionManager[Any] = manager
         self._require_own_cookie(scope_key)
-        self._mode = manager.mode
+        self._mode = manager.mode if isinstance(manager.mode, CookieMode) else None
         self._reporter = manager.configuration.reporter
         self._is_bound = manager.configuration.guards is not None
         self.scope_key = scope_key
@@ -87,7 +87,7 @@ class SessionMiddleware:
         # For guards a copy: a session within the scope that it knows would be left to the garbage collector.
         scope[self.scope_key] = handle = self.manager.handle(scope["headers"], dict(scope) if self._is_bound else None)
         mode = self._mode
-        if not isinstance(mode, CookieMode):
+        if mode is None:
             await self._serve_with_store(handle, scope, receive, send)
             return
         state = handle._state
@@ -164,13 +164,18 @@ class SessionMiddleware:
 
     def _with_session(self, message: Message, cookies: list[tuple[bytes, bytes]]) -> Message:
         headers: list[tuple[bytes, bytes]] = list(message.get("headers") or ())
-        present = dict(headers)
-        if b"vary" not in present:
+        varies = is_controlled = False
+        for name, _ in headers:
+            if name == b"vary":
+                varies = True
+            elif name == b"cache-control":
+                is_controlled = True
+        if not varies:
             headers.append(_VARY)
         elif not _varies_by_cookie(headers):
             headers = [(name, value + b", Cookie" if name == b"vary" else value) for name, value in headers]
         if cookies:
-            if b"cache-control" not in present:
+            if not is_controlled:
                 headers.append(_NO_STORE)
             elif b"public" in b",".join(value for name, value in headers if name == b"cache-control").lower():
                 self._reporter.report(PublicResponse())

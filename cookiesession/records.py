@@ -78,7 +78,7 @@ class Records:
         now = int(self._clock())
         key = id_hash(payload.id)
         plaintext = pack(payload, compress=self._compress)
-        sealed = envelope.seal_bytes(plaintext, self._keys.current(now).primary, envelope.bind("record", key), now=now)
+        sealed = envelope.seal_bytes(plaintext, self._keys.current(now).primary, envelope.bind("record", key), now)
         subject = None if payload.subject is None else subject_key(payload.subject)
         return key, Record(sealed, version, payload.ends_at(), subject)
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from copy import copy
-from typing import TYPE_CHECKING, Final, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
 from msgspec.structs import replace
 
-from cookiesession.cookiemode import CookieSessions, forgetting, unwrap
+from cookiesession.cookiemode import CookieSessions, forgetting
 from cookiesession.endings import Endings
 from cookiesession.errors import ConfigurationError, StoreUnavailable
 from cookiesession.events import LateWrite, Rejected, StoreFailed
@@ -125,13 +125,13 @@ class RevocableMode(StoreMode[T], CookieSessions[T], Generic[T]):
 
     async def commit(self, handle: Session[T] | SessionDict) -> Headers:
         """The headers that save an opened session, once the store knows what has ended with it."""
-        state, data = self._unwrap(handle)
+        state = _revocable(handle._state)
         encoded, changed = self.compare(handle)
         if not changed and not state.overdue:
             return []
         if state.is_adrift:  # what the cookie holds may count again for the next request; but a logout is one
             return forgetting(state, self._cookies.delete(state)) if state.is_cleared else []
-        headers = await self._commit(state, data, encoded, changed=changed)
+        headers = await self._commit(handle, encoded, changed=changed)
         if headers is not None:
             return headers
         state.settle(replace(state.payload, data=encoded))
@@ -139,13 +139,14 @@ class RevocableMode(StoreMode[T], CookieSessions[T], Generic[T]):
             self.reporter.report(LateWrite())  # another request has ended or renewed the session
         return []
 
-    async def _commit(self, state: RevocableState[T], data: T, encoded: bytes, *, changed: bool) -> Headers | None:
+    async def _commit(self, handle: Session[T] | SessionDict, encoded: bytes, *, changed: bool) -> Headers | None:
         """The headers; None where the session is not this request's any more."""
+        state = _revocable(handle._state)
         former, is_over = state.former, self.is_over(state, encoded)
         if former is not None and not state.is_cleared and not await self._forgiving(self._is_held(state, former)):
             return None
         before = copy(state)
-        headers = self._save(state, data, encoded, changed=changed)  # first: what it raises has ended nothing
+        headers = self._save(handle, encoded, changed=changed)  # first: what it raises has ended nothing
         if former is not None and (is_over or former.id != state.payload.id):
             successor = b"" if is_over or before.blank else id_hash(state.payload.id)
             try:
@@ -162,7 +163,7 @@ class RevocableMode(StoreMode[T], CookieSessions[T], Generic[T]):
         return headers
 
     async def _save_late(self, handle: Session[T] | SessionDict) -> bool:
-        state, _ = self._unwrap(handle)
+        state = _revocable(handle._state)
         encoded, changed = self.compare(handle)
         if not state.is_cleared:
             return not changed  # the client keeps what is in its cookie
@@ -203,11 +204,6 @@ class RevocableMode(StoreMode[T], CookieSessions[T], Generic[T]):
             self.reporter.report(StoreFailed(problem=str(error)))
             return True
 
-    @staticmethod
-    def _unwrap(handle: Session[T] | SessionDict) -> tuple[RevocableState[T], T]:
-        state, data = unwrap(handle)
-        return _revocable(state), data
 
-
-def _revocable(state: State[T]) -> RevocableState[T]:
-    return cast("RevocableState[T]", state)  # of a session that can be ended there is no other
+def _revocable(state: State[Any]) -> RevocableState[Any]:
+    return cast("RevocableState[Any]", state)  # of a session that can be ended there is no other

@@ -123,7 +123,7 @@ class Rules(Generic[T]):
         return Payload(
             payload.flags,
             payload.created_at,
-            max(now, payload.created_at),
+            now if now > payload.created_at else payload.created_at,  # noqa: FURB136 - a call takes longer
             payload.expires_at,
             self._idle_timeout,
             payload.id or self.random(ID_LENGTH),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import logging
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from msgspec.structs import replace
@@ -43,6 +44,8 @@ class SealedCookies:
         self._reporter = configuration.reporter
         self._compress = configuration.compress
         self._names = chunks.names(self._cookie.full_name)
+        self._first = self._cookie.full_name + b"="
+        self._attributes = lru_cache(256)(self._cookie.attributes)  # most cookies that are written have one age
         self._max_chunks = self._cookie.max_chunks
         self._room = self._cookie.room
         self._capacity = chunks.capacity(self._room, self._max_chunks)
@@ -58,6 +61,7 @@ class SealedCookies:
         """
         carried.expired = False
         carried.key = None
+        carried.is_watched = self._reporter.debugging()
         if self._guards is not None:
             carried.headers = tuple(carried.headers)  # read twice
             carried.bound = None
@@ -111,7 +115,7 @@ class SealedCookies:
             carried.expired = False  # what came before it in the header is not this session
             primary = key is ring.primary
             carried.rotated = not primary or (payload.bound is None and guards is not None)
-            if self._reporter.debugging():
+            if carried.is_watched:
                 opened = Opened(key_id=key.id, primary=primary, size=unsealed.size, chunks=unsealed.chunks)
                 self._reporter.report(opened)
             return data
@@ -128,16 +132,16 @@ class SealedCookies:
             raise self._too_large(len(payload.data), MAX_ENCODED)
         if self._guards is not None:
             payload = replace(payload, bound=self._bound(carried, self._guards))
-        token = envelope.seal(pack(payload, compress=self._compress), key, self._binding, now=now)
-        age = max(payload.ends_at() - now, 1) if payload.flags & PERSISTENT else None
+        token = envelope.seal(pack(payload, compress=self._compress), key, self._binding, now)
+        age = payload.ends_at() - now if payload.flags & PERSISTENT else None
         if len(token) <= self._room:
-            headers = [(b"set-cookie", self._cookie.line(self._names[0], token, age))]
+            headers = [(b"set-cookie", self._first + token + self._attributes(age))]
         else:
             headers = self._split(token, age)
         brought = chunks.INDEXES[len(headers)]
         if carried.brought is not brought:
             headers += [self._deletion(index) for index in carried.brought if index not in brought]
-        if self._reporter.debugging():
+        if carried.is_watched:
             self._reporter.report(_sealed(key, carried.key if resealed else None, len(token), len(brought)))
         carried.brought = brought
         carried.key = key
@@ -166,7 +170,7 @@ class SealedCookies:
         key = self._keys.current(now).primary
         if self._guards is not None:  # the very hash, as compressed lengths differ
             payload = replace(payload, bound=self._bound(carried, self._guards))
-        return len(envelope.seal(pack(payload, compress=self._compress), key, self._binding, now=now)) <= self._capacity
+        return len(envelope.seal(pack(payload, compress=self._compress), key, self._binding, now)) <= self._capacity
 
     def _check(self, carried: Carried, bound: bytes, guards: Guards) -> None:
         """Raises `InvalidToken` for a session of another client."""

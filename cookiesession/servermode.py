@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
 from msgspec.structs import replace
 
 from cookiesession.codec import DECODING_ERRORS
-from cookiesession.cookiemode import forgetting, unwrap
+from cookiesession.cookiemode import forgetting
 from cookiesession.errors import ConfigurationError, InvalidToken, SessionEnded, StoreUnavailable
 from cookiesession.events import LateWrite, Rejected, StoreFailed
 from cookiesession.listing import Listing
@@ -15,6 +15,7 @@ from cookiesession.payload import PERSISTENT, Payload
 from cookiesession.records import Records
 from cookiesession.saving import Saving, succeed
 from cookiesession.sealedcookies import SealedCookies
+from cookiesession.session import Session
 from cookiesession.state import Carried, State
 from cookiesession.storemode import StoreMode
 from cookiesession.storestate import ServedState
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from cookiesession.configuration import Configuration
     from cookiesession.records import Held
     from cookiesession.sealedcookies import Headers
-    from cookiesession.session import Session, SessionDict
+    from cookiesession.session import SessionDict
     from cookiesession.stores import Store
     from cookiesession.storestate import StoreState
 
@@ -296,8 +297,8 @@ class ServerMode(StoreMode[T], Generic[T]):
 
     @staticmethod
     def _unwrap(handle: Session[T] | SessionDict) -> tuple[ServedState[T], T]:
-        state, data = unwrap(handle)
-        return _served(state), data
+        session: Session[Any] = Session.of(handle)
+        return _served(session._state), session.data
 
 
 def _served(state: State[T]) -> ServedState[T]:

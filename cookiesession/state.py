@@ -65,13 +65,14 @@ class Owner(Protocol[T]):
 class Carried:
     """What the cookies of a client hold: read from a request, and kept up to date when a response sets others."""
 
-    __slots__ = ("bound", "brought", "expired", "headers", "key", "payload", "rotated", "scope")
+    __slots__ = ("bound", "brought", "expired", "headers", "is_watched", "key", "payload", "rotated", "scope")
 
     bound: bytes | None  # the hash of what guards say of the client, once they have been asked
     brought: Sequence[int]  # the chunks that the client has
     key: Key | None  # the one that they are sealed under; without one they give no session
     payload: Payload
     expired: bool  # they held a session whose time is over
+    is_watched: bool  # somebody sees everyday events
     rotated: bool  # to be sealed anew: under another key than the one that seals now, or for nobody
 
     def __init__(self, headers: Iterable[tuple[bytes, bytes]], scope: Scope | None) -> None:

@@ -73,6 +73,7 @@ def test_line_is_exactly_what_the_attributes_say(options: dict[str, Any], expect
     ("max_age", "expected"),
     [
         pytest.param(None, b"", id="with-the-browser"),
+        pytest.param(-1, b"; Max-Age=0", id="a-second-ago"),
         pytest.param(0, b"; Max-Age=0", id="at-once"),
         pytest.param(1, b"; Max-Age=1", id="a-second"),
         pytest.param(34_560_000, b"; Max-Age=34560000", id="400-days"),

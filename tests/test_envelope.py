@@ -88,7 +88,7 @@ class Counting:
         self.inner = inner
         self.opened = 0
 
-    def seal(self, plaintext: bytes, associated_data: bytes, *, now: int) -> bytes:
+    def seal(self, plaintext: bytes, associated_data: bytes, now: int) -> bytes:
         """Seals."""
         return self.inner.seal(plaintext, associated_data, now=now)
 
