@@ -137,7 +137,7 @@ class SealedCookies:
         if len(token) <= self._room:
             headers = [(b"set-cookie", self._first + token + self._attributes(age))]
         else:
-            headers = self._split(token, age)
+            headers = self._split(token, self._attributes(age))
         brought = chunks.INDEXES[len(headers)]
         if carried.brought is not brought:
             headers += [self._deletion(index) for index in carried.brought if index not in brought]
@@ -188,13 +188,13 @@ class SealedCookies:
             carried.bound = guards.hash(carried.scope, carried.headers)
         return carried.bound
 
-    def _split(self, token: bytes, age: int | None) -> Headers:
+    def _split(self, token: bytes, attributes: bytes) -> Headers:
         """The headers of a token that one cookie does not hold. Raises `SessionTooLarge` where several do not."""
         if len(token) > self._capacity:
             raise self._too_large(len(token), self._capacity)
         self._warn_of_chunks()
         values = zip(self._names, chunks.split(token, self._room), strict=False)
-        return [(b"set-cookie", self._cookie.line(name, value, age)) for name, value in values]
+        return [(b"set-cookie", name + b"=" + value + attributes) for name, value in values]
 
     def _too_large(self, size: int, limit: int) -> SessionTooLarge:
         self._reporter.report(TooLarge(size=size, limit=limit))
