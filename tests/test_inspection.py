@@ -239,6 +239,14 @@ def test_relatives_are_those_of_the_name_given() -> None:
     assert (b"sid", True) == (found.name, found.is_live)
 
 
+@pytest.mark.parametrize("name", [b"", b"__Host-", b"__secure-"])
+def test_name_that_is_no_more_than_a_prefix_names_no_cookie(name: bytes) -> None:
+    """Nor does what is left without the prefix."""
+    found = inspect(NAME + b"=" + token(), RING, name=name, now=START)
+
+    assert ((), name) == (found.reports, found.name)
+
+
 def test_cookie_that_is_not_there_is_no_report() -> None:
     """The names that are there may tell why."""
     found = inspect(b"Cookie: a=1; __Host-sessions=x; b=2; a=3", RING, now=START)

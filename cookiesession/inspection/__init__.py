@@ -107,7 +107,8 @@ def _names(values: Iterable[bytes]) -> Iterator[bytes]:
 def _relatives(name: bytes) -> list[bytes]:
     """A cookie's name, and those that another prefix would have given it, the strictest first."""
     bare = re.sub(rb"^__(host|secure)-", b"", name, flags=re.IGNORECASE)
-    return list(dict.fromkeys([name, *(prefix.encode() + bare for prefix in _PREFIXES)]))
+    names = [name, *(prefix.encode() + bare for prefix in _PREFIXES)]
+    return list(dict.fromkeys(filter(None, names)))  # a prefix alone leaves no name
 
 
 class _Inspector:
