@@ -137,7 +137,8 @@ def read(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> list[tuple[byte
     """The cookies whose names start with `name` in all Cookie headers: the rest of each name, and the value, in order.
 
     It splits on ";" and at the first "=", compares bytes and unquotes nothing. Both may still have spaces and tabs
-    around them, which are to be trimmed, and nothing else.
+    around them, which are to be trimmed, and nothing else. In each header it looks at no more than 200 cookies that
+    have `name` anywhere in them.
     """
     found: list[tuple[bytes, bytes]] = []
     for header, cookies in headers:
