@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     Cookies = Sequence[tuple[bytes, bytes]]
     """The chunks of one token, as a header has them: the rest of each name, and the value."""
-    _Entry = tuple[Cookies, "Unsealed", int, int]
-    """What the cookies held, and the seconds from which and until which it is known to be valid."""
+    _Entry = tuple[Cookies, "Unsealed", KeyRing, int, int]
+    """What the cookies held, the ring that opened them, and from and until which second it is known to be valid."""
 
 LIMIT: Final = 512 * 1024
 """Bytes of tokens in each of two generations. What they held is smaller than they are."""
@@ -42,6 +42,8 @@ class Recent:
 
     Cookies are compared only with those whose end has the same hash, and the interpreter seeds these at random: how
     long that takes tells nobody about a token that he does not have.
+
+    Threads need no lock: each entry names its ring, whatever another thread has made of the others.
     """
 
     __slots__ = ("_left", "_limit", "_newer", "_older", "_ring")
@@ -53,8 +55,6 @@ class Recent:
 
     def find(self, cookies: Cookies, ring: KeyRing, now: int) -> Unsealed | None:
         """What `ring` has opened these cookies to, if it is remembered and known to be valid at `now`."""
-        if ring is not self._ring:
-            return None
         ending = cookies[-1][1][-_ENDING:]
         entry = self._newer.get(ending)
         if entry is None:
@@ -62,15 +62,16 @@ class Recent:
             if entry is None:
                 return None
             self._put(ending, entry)
-        known, unsealed, since, until = entry
-        return unsealed if known == cookies and since <= now < until else None
+        known, unsealed, opener, since, until = entry
+        return unsealed if opener is ring and known == cookies and since <= now < until else None
 
     def add(self, cookies: Cookies, ring: KeyRing, unsealed: Unsealed, now: int) -> None:
         """Remembers what `ring` has opened these cookies to, and that it is valid from `now` on."""
+        ending = cookies[-1][1][-_ENDING:]
         if ring is not self._ring:
             self._ring = ring
             self._begin({})
-        self._put(cookies[-1][1][-_ENDING:], (cookies, unsealed, now, unsealed.payload.ends_at()))
+        self._put(ending, (cookies, unsealed, ring, now, unsealed.payload.ends_at()))
 
     def _put(self, ending: bytes, entry: _Entry) -> None:
         size = entry[1].size

@@ -64,8 +64,8 @@ def _cookie(manager: SessionManager[Any], **data: Any) -> tuple[bytes, bytes]:
 
 
 def cookies(*parts: bytes) -> list[tuple[bytes, bytes]]:
-    """Cookies as the header has them."""
-    return scatter(parts)
+    """Cookies as the header has them, the last at least as long as an end."""
+    return scatter([*parts[:-1], parts[-1].rjust(len(END), b".")])
 
 
 def remember(recent: Recent, *parts: bytes) -> None:
@@ -93,6 +93,23 @@ def test_another_ring_finds_nothing() -> None:
     recent.add(cookies(b"other"), again, UNSEALED, START)
     assert recent.find(cookies(b"token"), RING, START) is None
     assert recent.find(cookies(b"token"), again, START) is None
+
+
+def test_another_ring_finds_nothing_whatever_another_thread_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that comes between the looks of this one."""
+    recent, other, ends_at = Recent(), KeyRing(NEW), Payload.ends_at
+
+    def interrupted(payload: Payload) -> int:
+        monkeypatch.setattr(Payload, "ends_at", ends_at)
+        recent.add(cookies(b"other"), other, UNSEALED, START)
+        return ends_at(payload)
+
+    monkeypatch.setattr(Payload, "ends_at", interrupted)
+    recent.add(cookies(b"token"), RING, UNSEALED, START)
+
+    assert UNSEALED == recent.find(cookies(b"other"), other, START)
+    assert recent.find(cookies(b"token"), other, START) is None
+    assert recent.find(cookies(b"other"), RING, START) is None
 
 
 @pytest.mark.parametrize(("now", "is_known"), [(-1, False), (0, True), (999, True), (1000, False)])
@@ -144,7 +161,7 @@ def test_no_more_is_remembered_than_the_limit(tokens: list[list[bytes]], limit: 
         remember(recent, *token)
 
     for generation in (recent._newer, recent._older):
-        sizes = [len(value) for held, *_ in generation.values() for _, value in held]
+        sizes = [unsealed.size for _, unsealed, *_ in generation.values()]
         assert sum(sizes) <= limit or len(generation) == 1
 
 
