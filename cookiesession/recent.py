@@ -40,8 +40,9 @@ class Recent:
 
     Once `limit` bytes of newer tokens have come, what nobody has asked for meanwhile is forgotten.
 
-    Cookies are compared only with those whose end has the same hash, and the interpreter seeds these at random: how
-    long that takes tells nobody about a token that he does not have.
+    How long a look takes tells nobody about a token that he does not have: cookies are compared only with those of the
+    same end, and ends where they have the same hash, which the interpreter seeds at random. Who could guess an end
+    could guess on: where the last chunk is shorter than one, nothing is remembered.
 
     Threads need no lock: each entry names its ring, whatever another thread has made of the others.
     """
@@ -68,6 +69,8 @@ class Recent:
     def add(self, cookies: Cookies, ring: KeyRing, unsealed: Unsealed, now: int) -> None:
         """Remembers what `ring` has opened these cookies to, and that it is valid from `now` on."""
         ending = cookies[-1][1][-_ENDING:]
+        if len(ending) < _ENDING:
+            return
         if ring is not self._ring:
             self._ring = ring
             self._begin({})

@@ -153,6 +153,17 @@ def test_other_cookies_with_the_same_end_find_nothing(others: list[tuple[bytes, 
     assert recent.find(cookies(b"first-chunk", END), RING, START) is not None
 
 
+def test_an_end_that_could_be_guessed_is_not_remembered() -> None:
+    """Else whoever guesses it could measure how much of the first chunk is right."""
+    recent = Recent()
+    for end in (b"x", END[1:]):
+        recent.add(scatter([b"first-chunk", end]), RING, UNSEALED, START)
+
+        assert recent.find(scatter([b"first-chunk", end]), RING, START) is None
+
+    assert recent._newer == {}
+
+
 @given(st.lists(st.lists(st.binary(max_size=4000), min_size=1, max_size=3), max_size=100), st.integers(0, 5000))
 def test_no_more_is_remembered_than_the_limit(tokens: list[list[bytes]], limit: int) -> None:
     """In each of two generations, but for one token that is longer by itself."""
