@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     """What the cookies held, the ring that opened them, and from and until which second it is known to be valid."""
 
 LIMIT: Final = 512 * 1024
-"""Bytes of tokens in each of two generations. What they held is smaller than they are."""
+"""Bytes in each of two generations: of tokens, or of what they held where that is more."""
 
 # Characters at the end of the last cookie, which hold the token's tag. They tell cookies apart as well as the whole,
 # which takes longer to hash.
@@ -38,7 +38,7 @@ class Unsealed(msgspec.Struct, frozen=True, gc=False):
 class Recent:
     """Authentic payloads by the cookies that held them, of one ring alone: another ring has opened nothing yet.
 
-    Once `limit` bytes of newer tokens have come, what nobody has asked for meanwhile is forgotten.
+    Once `limit` bytes of newer ones have come, what nobody has asked for meanwhile is forgotten.
 
     How long a look takes tells nobody about a token that he does not have: cookies are compared only with those of the
     same end, and ends where they have the same hash, which the interpreter seeds at random. Who could guess an end
@@ -77,7 +77,7 @@ class Recent:
         self._put(ending, (cookies, unsealed, ring, now, unsealed.payload.ends_at()))
 
     def _put(self, ending: bytes, entry: _Entry) -> None:
-        size = entry[1].size
+        size = _size(entry[1])
         if size > self._left:
             self._begin(self._newer)
         self._left -= size
@@ -87,3 +87,9 @@ class Recent:
         self._older = older
         self._newer: dict[bytes, _Entry] = {}
         self._left = self._limit
+
+
+def _size(unsealed: Unsealed) -> int:
+    """The bytes that count: a compressed token may have held a thousand times its length."""
+    payload = unsealed.payload
+    return max(unsealed.size, len(payload.data) + len(payload.subject or "") + len(payload.label or ""))

@@ -9,6 +9,7 @@ import pytest
 from harness import START, Clock
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from cookiesession import Cookie, Key, KeyRing, SessionManager, envelope
 from cookiesession.chunks import scatter
@@ -174,6 +175,18 @@ def test_no_more_is_remembered_than_the_limit(tokens: list[list[bytes]], limit: 
     for generation in (recent._newer, recent._older):
         sizes = [unsealed.size for _, unsealed, *_ in generation.values()]
         assert sum(sizes) <= limit or len(generation) == 1
+
+
+@pytest.mark.parametrize("long", ["data", "subject", "label"])
+def test_what_was_compressed_counts_as_long_as_it_is(long: str) -> None:
+    """A token may hold a thousand times as much as it is long, and anybody can have a session like that."""
+    recent = Recent(limit=1000)
+    payload = replace(PAYLOAD, **{long: b"x" * 400 if long == "data" else "x" * 400})
+
+    for number in range(10):
+        recent.add(cookies(b"%d" % number), RING, Unsealed(payload, NEW, 100, 1), START)
+
+    assert len(recent._newer) == len(recent._older) == 2
 
 
 # Opening
