@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from cookiesession import Cookie, Key, KeyRing, SessionManager, envelope
 from cookiesession.chunks import scatter
-from cookiesession.events import Opened, Rejected
+from cookiesession.events import Opened, Rejected, Sealed
 from cookiesession.guards import user_agent
 from cookiesession.payload import PERSISTENT, Payload
 from cookiesession.recent import LIMIT, Recent, Unsealed
@@ -37,6 +37,15 @@ class Rings:
 
     def current(self, now: float) -> KeyRing:
         return self.ring
+
+
+class Looking(Rings):
+    """One that has others where it looks again."""
+
+    found: KeyRing
+
+    def refresh(self, now: float) -> KeyRing:
+        return self.found
 
 
 @pytest.fixture(name="opened")
@@ -267,17 +276,22 @@ def test_a_token_is_not_remembered_by_who_sealed_it(opened: list[bytes]) -> None
     assert manager.mode._cookies._recent._newer == {}  # type: ignore[union-attr]  # a cookie's mode has them
 
 
-def test_every_opening_is_an_event() -> None:
-    """Of the same kind and size: an operator sees which keys are in use."""
+@pytest.mark.parametrize("length", [1, 5000], ids=["one-cookie", "two-cookies"])
+def test_every_opening_is_an_event(length: int) -> None:
+    """Of the same kind and size as the sealing: an operator sees which keys are in use."""
     events: list[Event] = []
     manager = SessionManager(RING, on_event=events.append)
-    cookie = _cookie(manager, a=1)
-    events.clear()
+    session = manager.session([])
+    session.data["text"] = "x" * length
+    lines = [line for _, line in manager.mode.commit(session)]  # type: ignore[union-attr]  # of a cookie's mode
+    header = b"; ".join(line.partition(b";")[0] for line in lines)
 
     for _ in range(2):
-        assert manager.session([cookie]).data == {"a": 1}
+        assert manager.session([(b"cookie", header)]).data == {"text": "x" * length}
 
-    assert events[0] == events[1]
+    [sealed, first, second] = events
+    assert isinstance(sealed, Sealed)
+    assert Opened(key_id=NEW.id, primary=True, size=sealed.size, chunks=sealed.chunks) == first == second
 
 
 @pytest.mark.parametrize(("lifetime", "idle"), [(600, None), (3600, 600)], ids=["absolute", "idle"])
@@ -303,6 +317,19 @@ def test_a_key_that_is_taken_out_opens_nothing_that_was_remembered() -> None:
     assert manager.session([cookie]).data == {"a": 1}
 
     source.ring = KeyRing(NEW)
+
+    assert manager.session([cookie]).is_new
+
+
+def test_what_another_look_has_opened_does_not_open_before_it() -> None:
+    """It was another ring's: the next request looks again, and the key may have been taken out."""
+    source = Looking(KeyRing(OLD))
+    manager = SessionManager(source)
+    cookie = _cookie(SessionManager(KeyRing(NEW)), a=1)
+    source.found = RING
+    assert manager.session([cookie]).data == {"a": 1}
+
+    source.found = source.ring
 
     assert manager.session([cookie]).is_new
 
