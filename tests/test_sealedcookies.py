@@ -626,6 +626,21 @@ def test_a_session_beside_an_expired_one_has_not_expired() -> None:
     assert not session.has_expired
 
 
+@pytest.mark.parametrize(
+    "header", [b"%(name)b=%(old)b; %(name)b=none", b"%(name)b=none; %(name)b=%(old)b"], ids=["before", "after"]
+)
+def test_what_expired_has_expired_whatever_else_is_no_session(header: bytes) -> None:
+    """A visitor is told so, though somebody has set another cookie of the name."""
+    site = Site("cookie", lifetime=HOUR)
+    site.visit(put(a="old"))
+    old = site.jar.pop(NAME)
+    site.clock.now += 3600
+
+    session = site.request([(b"cookie", header % {b"name": NAME, b"old": old})])
+
+    assert session.has_expired
+
+
 # Anything at all
 
 
