@@ -605,6 +605,32 @@ def test_what_was_deleted_is_not_deleted_again(mode: str) -> None:
     assert {} == site.jar
 
 
+# As many cookies as there may be, and fewer
+
+
+@pytest.mark.parametrize("count", range(1, 10))
+def test_a_session_of_any_number_of_cookies_is_written_and_read(count: int) -> None:
+    """Twice: what is remembered opens as well."""
+    site = Site("cookie", cookie=Cookie(max_chunks=9))
+    text = "x" * (2780 * count - 1000)
+    site.visit(put(a=text))
+
+    for _ in range(2):
+        assert {"a": text} == site.visit().data
+    assert count == len(site.jar)
+
+
+@pytest.mark.parametrize("stray", [1, 8])
+def test_a_chunk_of_no_session_is_deleted_by_what_is_written(stray: int) -> None:
+    """Though as many cookies are written as came."""
+    site = Site("cookie")
+    site.jar[b"%s.%d" % (NAME, stray)] = b"x"
+
+    site.visit(put(a=1))
+
+    assert [NAME] == list(site.jar)
+
+
 # Expired beside live
 
 
