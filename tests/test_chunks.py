@@ -155,7 +155,10 @@ def test_blanks_that_the_scanner_leaves_are_trimmed(blank: bytes) -> None:
     assert [text(25)] == tokens(cookies)
     assert tokens([(b"", blank + b"token" + blank)]) == [b"token"]
     assert tokens([(blank, b"token")]) == [b"token"]
-    assert tokens([(b"", b"token\xa0")]) == [b"token\xa0"]
+    for other in (b"\xa0", b"\n", b"\x0b"):
+        assert tokens([(b"", other + b"token" + other)]) == [other + b"token" + other]
+        *first, (rest, value) = cookies_of(split(text(25), ROOM))
+        assert tokens([*first, (rest, value + other)]) == [text(25) + other]
 
 
 def test_no_cookie_gives_nothing() -> None:
@@ -249,6 +252,7 @@ OTHER_INDEXES = {
     "hexadecimal": b".0x1",
     "underscore": b".1_0",
     "float": b".1.0",
+    "inner-space": b". 1",
     "leading-space": b" .1",
     "no-break-space": b".1\xa0",
     "newline": b".1\n",
