@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 import string
 import subprocess
 import sys
@@ -60,6 +61,16 @@ def test_pybase64_is_used_where_it_is_installed(*, is_there: bool) -> None:
 
     expected = by_pybase64 if is_there else by_msgspec
     assert printed.split() == [expected.__name__] * 2
+
+
+def test_msgspec_is_used_where_pybase64_cannot_be_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever has imported it before."""
+    monkeypatch.setitem(sys.modules, "pybase64", None)
+    monkeypatch.delitem(sys.modules, by_pybase64.__name__)
+
+    without = runpy.run_path(base64url.__file__)
+
+    assert (by_msgspec.encode, by_msgspec.decode) == (without["encode"], without["_decode"])
 
 
 @given(st.binary(max_size=5000))
