@@ -156,7 +156,8 @@ def test_last_character_with_unused_bits_has_one_spelling(start: bytes, spelling
         pytest.param(b'"Zm9v"', id="quoted"),
         pytest.param(b'Zm9v" ', id="quote-and-space"),
         pytest.param(rb"\u0041AA", id="escape-of-a-letter"),
-        pytest.param(rb"\u002bAA", id="escape-of-a-plus"),
+        pytest.param(rb"\u0041" * 4, id="escapes-of-a-whole-group"),
+        pytest.param(rb"\u002b" * 4, id="escapes-of-plus"),
         pytest.param(rb"\/\/\/\/", id="escaped-slashes"),
     ],
 )
