@@ -253,6 +253,7 @@ def test_cookie_that_is_not_there_is_no_report() -> None:
 
     assert ((), False) == (found.reports, found.is_live)
     assert (b"a", b"__Host-sessions", b"b") == found.present
+    assert (b"a", b"b") == inspect(b"Cookie: a=1\nCookie: b=2", RING, now=START).present
 
 
 def test_nothing_is_nothing() -> None:
