@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 KEYGEN: Final = "python -m cookiesession keygen"
 """The command that makes a good key. Every complaint about a key names it."""
@@ -115,3 +116,15 @@ class InvalidToken(CookieSessionError):
         self.reason: Reason = reason
         self.path = path
         super().__init__(reason)
+
+
+@contextmanager
+def brought_by(extra: str, package: str) -> Iterator[None]:
+    """Around the imports of what an extra brings: where the `package` is missing, the error says what to install."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name != package.replace("-", "_"):
+            raise
+        remedy = f'{package} is not installed: pip install "cookiesession[{extra}]"'
+        raise ModuleNotFoundError(remedy, name=error.name) from error

@@ -6,15 +6,17 @@ import inspect
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, TypeVar
 
-from fastapi import Depends, HTTPException, WebSocketException
-from fastapi.openapi.models import APIKey, APIKeyIn
-from fastapi.requests import HTTPConnection
-from fastapi.security.base import SecurityBase
-
 from cookiesession.cookies import Cookie
+from cookiesession.errors import brought_by
 from cookiesession.manager import SessionManager
 from cookiesession.middleware import load_session
 from cookiesession.session import Session
+
+with brought_by("fastapi", "fastapi"):
+    from fastapi import Depends, HTTPException, WebSocketException
+    from fastapi.openapi.models import APIKey, APIKeyIn
+    from fastapi.requests import HTTPConnection
+    from fastapi.security.base import SecurityBase
 
 T = TypeVar("T")
 

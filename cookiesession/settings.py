@@ -14,7 +14,7 @@ from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
 from cookiesession.configuration import OnStoreError
 from cookiesession.cookies import Cookie, Prefix, SameSite
-from cookiesession.errors import KEYGEN, ConfigurationError
+from cookiesession.errors import KEYGEN, ConfigurationError, brought_by
 from cookiesession.events import Event
 from cookiesession.keyfile import KeyFile
 from cookiesession.keys import KeyRing, KeySource, require_no_key
@@ -24,13 +24,8 @@ from cookiesession.schedule import ADD
 from cookiesession.stores.url import store_from_url
 from cookiesession.times import parse_duration
 
-try:
+with brought_by("settings", "pydantic-settings"):
     from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
-except ModuleNotFoundError as error:
-    if error.name != "pydantic_settings":
-        raise
-    needs = 'cookiesession.settings needs pydantic-settings: pip install "cookiesession[settings]"'
-    raise ModuleNotFoundError(needs, name=error.name) from error
 
 if TYPE_CHECKING:
     from cookiesession.models import Upgrade

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
 import inspect
 import json
 import os
-import sys
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, assert_type
 
@@ -693,28 +691,3 @@ def test_settings_serve_a_bare_application(monkeypatch: pytest.MonkeyPatch) -> N
 
     session = SessionManager(KeyRing(KEY)).session([(b"cookie", line)])
     assert {"views": 1} == session.data
-
-
-# Without the extra
-
-
-def test_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the command that installs it."""
-    monkeypatch.setitem(sys.modules, "pydantic_settings", None)
-
-    with pytest.raises(ModuleNotFoundError, match=r'pip install "cookiesession\[settings\]"') as error_info:
-        importlib.reload(settings_module)
-
-    assert "pydantic_settings" == error_info.value.name
-
-
-def test_other_missing_module_is_not_taken_for_the_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """One that pydantic-settings itself needs is named as it is."""
-    (tmp_path / "pydantic_settings.py").write_text("import cookiesession_has_no_such_module\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delitem(sys.modules, "pydantic_settings")
-
-    with pytest.raises(ModuleNotFoundError) as error_info:
-        importlib.reload(settings_module)
-
-    assert "cookiesession_has_no_such_module" == error_info.value.name

@@ -9,10 +9,12 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 
-from redis.asyncio import Redis, RedisCluster
-from redis.exceptions import ClusterCrossSlotError, NoPermissionError, NoScriptError, ResponseError
+from cookiesession.errors import ConfigurationError, StoreUnavailable, brought_by
 
-from cookiesession.errors import ConfigurationError, StoreUnavailable
+with brought_by("redis", "redis"):
+    from redis.asyncio import Redis, RedisCluster
+    from redis.exceptions import ClusterCrossSlotError, NoPermissionError, NoScriptError, ResponseError
+
 from cookiesession.stores.deadline import cancelled_after
 from cookiesession.stores.redis.clients import Made, client_from_url
 from cookiesession.stores.redis.connections import exchange

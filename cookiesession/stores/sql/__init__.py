@@ -8,11 +8,13 @@ import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-import sqlalchemy as sa
-from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError
-from sqlalchemy.ext.asyncio import AsyncEngine
+from cookiesession.errors import ConfigurationError, StoreUnavailable, brought_by
 
-from cookiesession.errors import ConfigurationError, StoreUnavailable
+with brought_by("sql", "sqlalchemy"):
+    import sqlalchemy as sa
+    from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
 from cookiesession.stores.deadline import within
 from cookiesession.stores.sql.engine import Line, OwnEngine, describe, lacks_table, spared
 from cookiesession.stores.sql.table import Statements, ddl_of, ddl_text, record_of, records_of, sessions_table
