@@ -66,7 +66,7 @@ class SessionMiddleware:
     ) -> None:
         if manager is None and keys is not None:
             manager = SessionManager[Any](keys, **cast("Any", options))
-        elif manager is None or keys is not None or options:
+        elif not isinstance(manager, SessionManager) or keys is not None or options:
             raise ConfigurationError(
                 "SessionMiddleware takes either a manager, or keys=... and the other options of one"
             )

@@ -811,8 +811,13 @@ def test_a_manager_can_be_shared() -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"manager": SessionManager(RING), "keys": RING}, {"manager": SessionManager(RING), "compress": True}],
-    ids=["neither", "manager and keys", "manager and options"],
+    [
+        {},
+        {"manager": SessionManager(RING), "keys": RING},
+        {"manager": SessionManager(RING), "compress": True},
+        {"manager": RING},
+    ],
+    ids=["neither", "manager and keys", "manager and options", "keys in its place"],
 )
 def test_a_manager_and_its_options_exclude_each_other(options: dict[str, Any]) -> None:
     """Whichever would be left out would be missed in silence."""
