@@ -13,7 +13,7 @@ from browser import Jar
 from cases import FLOOR, Case, contest, entries
 from contest import BLOCK, Contender, cookie_lines, measure
 from measuring import SMALL, Report, environment, json_size, middle, printer, session
-from peers import OURS, PEERS, STARLETTE, fill
+from peers import OURS, PEERS, STARLETTE, UNSEEN, AnotherRing, Peer, bare, fill, ours
 
 from cookiesession import SessionTooLarge
 
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from cases import Entry
-    from peers import Peer
 
 SIZES: Final = (100, 256, 512, 1024, 2048, 4096, 7168)  # bytes of JSON
 KEYS: Final = (1, 2, 5, 10, 20, 50, 100)
 COOKIES: Final = (0, 1, 5, 10, 20, 50)
 OTHERS: Final = 4  # cookies besides the session's
 
-FERNET: Final = next(peer for peer in PEERS if peer.name == "cookiesession" and peer.protection == "Fernet")
+# A process that remembers a cookie looks for no key.
+UNSEEN_FERNET: Final = Peer("cookiesession, unseen", "Fernet", ours("fernet", source=AnotherRing), bare, rotates=True)
 
 
 def cost(found: Sequence[Entry], peer: Peer) -> str:
@@ -67,7 +67,7 @@ async def key_report(rounds: int, requests: int) -> Report:
     found = {
         keys: [
             await keyed(peer, READ, sealed_by=sealed_by, keys=keys)
-            for peer in (OURS, FERNET)
+            for peer in (UNSEEN, UNSEEN_FERNET)
             for sealed_by in (keys, 1)
         ]
         for keys in KEYS
@@ -80,8 +80,9 @@ async def key_report(rounds: int, requests: int) -> Report:
             contender.bare = bare
     await measure([[bare, *(each for contenders in found.values() for each in contenders)]], rounds, requests)
     return Report(
-        "Cost of a read by the number of keys",
-        "A session of 100 bytes, sealed under the first key, or under the last and so sealed anew.\n"
+        "Cost of a first read by the number of keys",
+        "A session of 100 bytes that is new to the process: for one that it has opened it looks for no key.\n"
+        "It is sealed under the first key, or under the last and so sealed anew.\n"
         "An envelope names its key; a Fernet token does not, and every Fernet key is tried, newest first.",
         ("keys", "XAES, first", "XAES, last", "Fernet, first", "Fernet, last"),
         [(str(keys), *(middle(each.added()) for each in contenders)) for keys, contenders in found.items()],

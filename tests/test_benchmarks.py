@@ -68,7 +68,7 @@ def test_scaling_has_every_size() -> None:
     output = run("scaling.py", "--quick", "--rounds", "2", "--block", "2")
 
     assert len(cells(output, "Cost by bytes of JSON", "  7,168")) == 7
-    assert len(cells(output, "number of keys", " 100")) == 5
+    assert len(cells(output, "Cost of a first read by the number of keys", " 100")) == 5
     assert len(cells(output, "number of other cookies", "    50")) == 5
     assert cells(output, "Bytes of cookie text", "one text")[2].isdecimal()
 
