@@ -78,12 +78,14 @@ def usage(port: int) -> tuple[float, int]:
     return float(seconds), int(answers)
 
 
-async def visit(name: str, path: str) -> bytes:
-    """The request of a visitor with a session."""
-    jar = Jar()
+async def visits(name: str, path: str, count: int) -> list[bytes]:
+    """The requests of so many visitors, each with a session of their own."""
+    jars = [Jar() for _ in range(count)]
     if name != NOTHING:
-        jar.take(await cookie_lines(LIBRARIES[name].application(fill(Case(READ, SIZE).data()), 1), jar.headers(0)))
-    return request(path, jar.headers(OTHERS))
+        app = LIBRARIES[name].application(fill(Case(READ, SIZE).data()), 1)
+        for jar in jars:
+            jar.take(await cookie_lines(app, jar.headers(0)))
+    return [request(path, jar.headers(OTHERS)) for jar in jars]
 
 
 def measure(seconds: float, runs: int, crowds: Sequence[int]) -> dict[tuple[str, str, int], list[Run]]:
@@ -92,14 +94,16 @@ def measure(seconds: float, runs: int, crowds: Sequence[int]) -> dict[tuple[str,
     found: dict[tuple[str, str, int], list[Run]] = {}
     with ExitStack() as stack:
         ports = {name: stack.enter_context(served("concurrency:application", {"LIBRARY": name})) for name in names}
-        requests = {(name, action): asyncio.run(visit(name, f"/{action}")) for name in names for action in ACTIONS}
+        requests = {
+            (name, action): asyncio.run(visits(name, f"/{action}", max(crowds))) for name in names for action in ACTIONS
+        }
         for _ in range(runs):
             for visitors in crowds:
-                for (name, action), one in requests.items():
+                for (name, action), all_of_them in requests.items():
                     if name == NOTHING and action != READ.name:
                         continue
                     before = usage(ports[name])
-                    result = load(ports[name], [one] * visitors, seconds)
+                    result = load(ports[name], all_of_them[:visitors], seconds)
                     used, answers = (new - old for new, old in zip(usage(ports[name]), before, strict=True))
                     found.setdefault((name, action, visitors), []).append(Run(result, 1e6 * used / answers))
     return found
