@@ -100,7 +100,7 @@ def instruction_report(options: Sequence[str]) -> Report:
         rows.append(row)
     return Report(
         "Instructions that a session adds to a request, in thousands",
-        f"Counted by valgrind over {REQUESTS} requests each. Repeatable to 0.1 %, with the same versions.\n"
+        f"Counted by valgrind over {REQUESTS} requests each. Repeatable to 0.3 %, with the same versions.\n"
         "Share: ours of Starlette's. Multiple: ours of the floor. Unseen: this process has not opened the cookie yet.",
         (
             *("case", "bare request", "Starlette", "floor", "cookiesession", "share", "multiple"),
