@@ -37,6 +37,7 @@ bench: $(READY)  ## the benchmarks, beside other libraries and the bare primitiv
 	$(BIN)/python benchmarks/stores.py $(ARGS)
 
 $(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("$(PYTHON) is too old: make $(MAKECMDGOALS) PYTHON=python3.11, or a newer one")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
 	$(BIN)/python -m pip install --quiet --editable ".[cli,demo,fastapi,postgresql,redis,settings,sqlite]" --group dev
