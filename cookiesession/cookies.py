@@ -78,6 +78,10 @@ class Cookie:
         )
         if self.domain is not None:
             _require(_fits(_DOMAIN, self.domain), "a cookie's domain is a host name without a leading dot, or None")
+        _require(
+            type(self.secure) is bool and type(self.partitioned) is bool,  # "no" would be true
+            "secure and partitioned are True or False",
+        )
         _require(self.samesite in get_args(SameSite), "samesite is 'lax', 'strict' or 'none'")
         _require(self.secure or self.samesite != "none", "browsers refuse SameSite=None without secure=True")
         _require(self.secure or not self.partitioned, "browsers refuse Partitioned without secure=True")

@@ -618,6 +618,9 @@ def test_scan_takes_memory_for_what_is_ours_alone(shape: tuple[bytes, bytes, byt
         {"domain": "a.-b"},
         {"domain": "a" * 64 + ".org"},
         {"max_chunks": True},
+        {"secure": "no"},
+        {"secure": None},
+        {"partitioned": 1},
     ],
     ids=str,
 )
