@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from cookiesession.payload import COMPRESSED
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     """What the cookies held, the ring that opened them, and from and until which second it is known to be valid."""
 
 LIMIT: Final = 512 * 1024
-"""Bytes in each of two generations: of tokens, or of what they held where that is more."""
+"""Bytes in each of two generations: of tokens, and of what they held where it was compressed."""
 
 # Characters at the end of the last cookie, which hold the token's tag. They tell cookies apart as well as the whole,
 # which takes longer to hash.
@@ -56,6 +58,8 @@ class Recent:
 
     def find(self, cookies: Cookies, ring: KeyRing, now: int) -> Unsealed | None:
         """What `ring` has opened these cookies to, if it is remembered and known to be valid at `now`."""
+        if ring is not self._ring:
+            return None
         ending = cookies[-1][1][-_ENDING:]
         entry = self._newer.get(ending)
         if entry is None:
@@ -92,4 +96,6 @@ class Recent:
 def _size(unsealed: Unsealed) -> int:
     """The bytes that count: a compressed token may have held a thousand times its length."""
     payload = unsealed.payload
-    return max(unsealed.size, len(payload.data) + len(payload.subject or "") + len(payload.label or ""))
+    if not payload.flags & COMPRESSED:
+        return unsealed.size
+    return unsealed.size + len(payload.data) + len(payload.subject or "") + len(payload.label or "")

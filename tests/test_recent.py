@@ -15,7 +15,7 @@ from cookiesession import Cookie, Key, KeyRing, SessionManager, envelope
 from cookiesession.chunks import scatter
 from cookiesession.events import Opened, Rejected, Sealed
 from cookiesession.guards import user_agent
-from cookiesession.payload import PERSISTENT, Payload
+from cookiesession.payload import COMPRESSED, PERSISTENT, Payload
 from cookiesession.recent import LIMIT, Recent, Unsealed
 
 if TYPE_CHECKING:
@@ -191,11 +191,11 @@ def test_no_more_is_remembered_than_the_limit(sizes: list[int], limit: int) -> N
 @pytest.mark.parametrize("long", ["data", "subject", "label"])
 def test_what_was_compressed_counts_as_long_as_it_is(long: str) -> None:
     """A token may hold a thousand times as much as it is long, and anybody can have a session like that."""
-    recent = Recent(limit=800)
-    payload = replace(PAYLOAD, **{"data": b"", long: b"x" * 400 if long == "data" else "x" * 400})
+    recent = Recent(limit=1200)
+    payload = replace(PAYLOAD, flags=COMPRESSED, **{"data": b"", long: b"x" * 400 if long == "data" else "x" * 400})
 
     for number in range(10):
-        recent.add(cookies(b"%d" % number), RING, Unsealed(payload, NEW, 100, 1), START)
+        recent.add(cookies(b"%d" % number), RING, Unsealed(payload, NEW, 200, 1), START)
 
     assert len(recent._newer) == len(recent._older) == 2
 
