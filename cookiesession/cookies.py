@@ -122,6 +122,10 @@ class Cookie:
             parts.append("; Partitioned")
         return "".join(parts).encode()
 
+    @cached_property
+    def _aged(self) -> bytes:
+        return self._attributes + b"; Max-Age="
+
     def line(self, name: bytes, value: bytes, max_age: int | None) -> bytes:
         """A Set-Cookie line. `max_age` is in seconds, capped at 400 days; without one the cookie ends with the browser.
 
@@ -134,7 +138,9 @@ class Cookie:
         """What follows the value in a Set-Cookie line."""
         if max_age is None:
             return self._attributes
-        return b"%b; Max-Age=%d" % (self._attributes, min(max(max_age, 0), MAX_AGE_LIMIT))
+        if not 0 <= max_age <= MAX_AGE_LIMIT:
+            max_age = 0 if max_age < 0 else MAX_AGE_LIMIT
+        return self._aged + b"%d" % max_age
 
 
 def read(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> list[tuple[bytes, bytes]]:

@@ -34,7 +34,8 @@ class Unsealed(msgspec.Struct, frozen=True, gc=False):
     key: Key
     size: int
     """Bytes of the token."""
-    chunks: int
+    indexes: Sequence[int]
+    """Of the chunks that held it."""
 
 
 class Recent:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hmac
 import logging
-from functools import lru_cache
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from msgspec.structs import replace
@@ -30,6 +29,7 @@ T = TypeVar("T")
 
 Headers = list[tuple[bytes, bytes]]
 
+_ONE: Final = chunks.INDEXES[1]  # one chunk, as of most sessions
 _EXPIRED: Final = frozenset({"expired", "idle"})
 
 _logger = logging.getLogger("cookiesession")
@@ -45,7 +45,6 @@ class SealedCookies:
         self._compress = configuration.compress
         self._names = chunks.names(self._cookie.full_name)
         self._first = self._cookie.full_name + b"="
-        self._attributes = lru_cache(256)(self._cookie.attributes)  # most cookies that are written have one age
         self._max_chunks = self._cookie.max_chunks
         self._room = self._cookie.room
         self._capacity = chunks.capacity(self._room, self._max_chunks)
@@ -72,7 +71,7 @@ class SealedCookies:
         ring = self._keys.current(now)
         known = self._recent.find(found, ring, now)
         if known is not None:
-            carried.brought = chunks.INDEXES[known.chunks]
+            carried.brought = known.indexes
             return self._accept(carried, known, ring, decode)
         carried.brought, candidates = chunks.gather(found, self._max_chunks)
         for parts in candidates:
@@ -96,7 +95,7 @@ class SealedCookies:
         except InvalidToken as invalid:
             ring = ring_after(invalid, self._keys, now)
             plaintext, key = envelope.open(token, ring, self._binding, now=now)
-        return Unsealed(unpack(plaintext, now), key, len(token), len(parts)), ring
+        return Unsealed(unpack(plaintext, now), key, len(token), chunks.INDEXES[len(parts)]), ring
 
     def _accept(self, carried: Carried, unsealed: Unsealed, ring: KeyRing, decode: Callable[[bytes], T]) -> T | None:
         """What `decode` makes of a payload; fills in `carried`. Without a key where it is not for this client."""
@@ -116,7 +115,7 @@ class SealedCookies:
             primary = key is ring.primary
             carried.rotated = not primary or (payload.bound is None and guards is not None)
             if carried.is_watched:
-                opened = Opened(key_id=key.id, primary=primary, size=unsealed.size, chunks=unsealed.chunks)
+                opened = Opened(key_id=key.id, primary=primary, size=unsealed.size, chunks=len(unsealed.indexes))
                 self._reporter.report(opened)
             return data
         return None
@@ -134,11 +133,13 @@ class SealedCookies:
             payload = replace(payload, bound=self._bound(carried, self._guards))
         token = envelope.seal(pack(payload, compress=self._compress), key, self._binding, now)
         age = payload.ends_at() - now if payload.flags & PERSISTENT else None
+        attributes = self._cookie.attributes(age)
+        brought = _ONE
         if len(token) <= self._room:
-            headers = [(b"set-cookie", self._first + token + self._attributes(age))]
+            headers = [(b"set-cookie", self._first + token + attributes)]
         else:
-            headers = self._split(token, self._attributes(age))
-        brought = chunks.INDEXES[len(headers)]
+            headers = self._split(token, attributes)
+            brought = chunks.INDEXES[len(headers)]
         if carried.brought is not brought:
             headers += [self._deletion(index) for index in carried.brought if index not in brought]
         if carried.is_watched:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from cookiesession import Cookie, Key, KeyRing, SessionManager, envelope
-from cookiesession.chunks import scatter
+from cookiesession.chunks import INDEXES, scatter
 from cookiesession.events import Opened, Rejected, Sealed
 from cookiesession.guards import user_agent
 from cookiesession.payload import COMPRESSED, PERSISTENT, Payload
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 OLD, NEW = Key.generate(), Key.generate()
 RING = KeyRing(NEW, OLD)
 PAYLOAD = Payload(PERSISTENT, START, START, START + 1000, 0, bytes(16), None, b"\x80")
-UNSEALED = Unsealed(PAYLOAD, OLD, 100, 1)
+UNSEALED = Unsealed(PAYLOAD, OLD, 100, INDEXES[1])
 END = b"the-last-24-characters.."
 ADA, EVE = (b"user-agent", b"Ada's browser"), (b"user-agent", b"Eve's browser")
 
@@ -81,7 +81,7 @@ def cookies(*parts: bytes) -> list[tuple[bytes, bytes]]:
 def remember(recent: Recent, *parts: bytes) -> None:
     """Adds a token of these chunks."""
     size = sum(map(len, parts))
-    recent.add(cookies(*parts), RING, Unsealed(PAYLOAD, NEW, size, len(parts)), START)
+    recent.add(cookies(*parts), RING, Unsealed(PAYLOAD, NEW, size, INDEXES[len(parts)]), START)
 
 
 def test_what_a_ring_has_opened_it_finds_again() -> None:
@@ -179,7 +179,7 @@ def test_no_more_is_remembered_than_the_limit(sizes: list[int], limit: int) -> N
     """In each of two generations, but for one token that is longer by itself. And no less than the last so many."""
     recent = Recent(limit)
     for number, size in enumerate(sizes):
-        recent.add(cookies(b"%d" % number), RING, Unsealed(PAYLOAD, NEW, size, 1), START)
+        recent.add(cookies(b"%d" % number), RING, Unsealed(PAYLOAD, NEW, size, INDEXES[1]), START)
 
     for generation in (recent._newer, recent._older):
         held = [unsealed.size for _, unsealed, *_ in generation.values()]
@@ -195,7 +195,7 @@ def test_what_was_compressed_counts_as_long_as_it_is(long: str) -> None:
     payload = replace(PAYLOAD, flags=COMPRESSED, **{"data": b"", long: b"x" * 400 if long == "data" else "x" * 400})
 
     for number in range(10):
-        recent.add(cookies(b"%d" % number), RING, Unsealed(payload, NEW, 200, 1), START)
+        recent.add(cookies(b"%d" % number), RING, Unsealed(payload, NEW, 200, INDEXES[1]), START)
 
     assert len(recent._newer) == len(recent._older) == 2
 
