@@ -19,7 +19,7 @@ INDEXES: Final = tuple(tuple(range(count)) for count in range(MAX_CHUNKS + 1))
 
 # The first chunk has the cookie's own name and starts with the count and a dot, the others are numbered from 1.
 _SUFFIXES: Final = (b"", *(b".%d" % index for index in range(1, MAX_CHUNKS)))
-_INDEXES: Final = {suffix: index for index, suffix in enumerate(_SUFFIXES)}
+_BY_SUFFIX: Final = {suffix: index for index, suffix in enumerate(_SUFFIXES)}
 _COUNTS: Final = {b"%d." % count: count for count in range(2, MAX_CHUNKS + 1)}
 _DOT: Final = ord(".")
 _PREFIX: Final = 2  # bytes of a count and its dot
@@ -63,7 +63,7 @@ def gather(
             return INDEXES[1], ((value,),)
     found: dict[int, list[bytes]] = {}
     for suffix, value in cookies:
-        index = _INDEXES.get(suffix.rstrip(BLANK))
+        index = _BY_SUFFIX.get(suffix.rstrip(BLANK))
         if index is not None:
             found.setdefault(index, []).append(value.strip(BLANK))
     return tuple(found), islice(_combinations(found, max_chunks), TRIES)

@@ -50,7 +50,7 @@ class CookieSessions(Rules[T], Generic[T]):
     def _save(self, handle: Any, encoded: bytes, *, changed: bool) -> Headers:
         """The headers for a session whose data is `encoded` now."""
         state: State[T] = handle._state
-        if (state.blank or encoded == self._empty) and self.is_over(state, encoded):
+        if (state.blank or encoded == self._empty) and self.is_over(state, encoded):  # else it cannot be
             headers = self._cookies.delete(state)
             state.settle(replace(state.payload, data=encoded))
             return forgetting(state, headers)
