@@ -73,7 +73,6 @@ class SessionMiddleware:
         self.app = app
         self.manager: SessionManager[Any] = manager
         self._require_own_cookie(scope_key)
-        self._handle = manager.handle
         self._mode = manager.mode if isinstance(manager.mode, CookieMode) else None
         self._reporter = manager.configuration.reporter
         self._is_bound = manager.configuration.guards is not None
@@ -86,7 +85,7 @@ class SessionMiddleware:
             await self._pass_on(scope, receive, send)
             return
         # For guards a copy: a session within the scope that it knows would be left to the garbage collector.
-        scope[self.scope_key] = handle = self._handle(scope["headers"], dict(scope) if self._is_bound else None)
+        scope[self.scope_key] = handle = self.manager.handle(scope["headers"], dict(scope) if self._is_bound else None)
         mode = self._mode
         if mode is None:
             await self._serve_with_store(handle, scope, receive, send)

@@ -30,7 +30,6 @@ class Rules(Generic[T]):
         self.clock = configuration.clock
         self.random = configuration.random
         self.codec = codec
-        self._encode = codec.encode
         self.lifetime = configuration.lifetime
         self._idle_timeout = configuration.idle_timeout
         self._flags = configuration.flags
@@ -92,7 +91,7 @@ class Rules(Generic[T]):
         """The bytes of an opened session's data, if they are not those that are kept. Raises `UnencodableData`."""
         data: Any = handle if type(handle) is SessionDict else cast("Session[T]", handle)._data
         try:
-            encoded = self._encode(data)
+            encoded = self.codec.encode(data)
         except ENCODING_ERRORS as error:
             refusal = codec.unencodable(self.codec, data, error)
         else:

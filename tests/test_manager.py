@@ -534,6 +534,20 @@ def test_a_lifetime_ends_at_the_exact_second(later: int, expected: dict[str, Any
     assert expected == site.read()
 
 
+@pytest.mark.parametrize(("later", "age"), [(3599, b"1"), (3600, b"0"), (7200, b"0")])
+def test_a_session_that_ends_before_its_response_leaves_no_cookie(later: int, age: bytes) -> None:
+    """However long the handler has taken: an age of zero is a deletion."""
+    site = Site(lifetime=timedelta(hours=1))
+    site.store(a=1)
+    session = site.open()
+    session.data["a"] = 2
+
+    site.clock.now += later
+    lines = site.save(session)
+
+    assert [age] == [line.rpartition(b"; Max-Age=")[2] for line in lines]
+
+
 @pytest.mark.parametrize(("idle", "expected"), [(599, {"a": 1}), (600, {}), (601, {})])
 def test_an_idle_timeout_ends_at_the_exact_second(idle: int, expected: dict[str, Any]) -> None:
     """Since the last write."""
