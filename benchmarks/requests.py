@@ -81,7 +81,8 @@ def targets() -> list[Target]:
     small, large, larger = 100, 1536, 4096
     return [
         Target("untouched, 0.1 KB", Case(None, small), 0.12),
-        Target("anonymous read", Case(GLANCE, None), 0.4),
+        Target("anonymous, untouched", Case(None, None), 0.4),
+        Target("anonymous, read", Case(GLANCE, None), 0.4),
         Target("read, 0.1 KB", Case(READ, small), 0.4),
         Target("write, 0.1 KB", Case(WRITE, small), 0.33),
         Target("read, 1.5 KB", Case(READ, large), 0.5),

@@ -12,7 +12,6 @@ from cookiesession.events import LateWrite
 from cookiesession.rules import Rules
 from cookiesession.sealedcookies import SealedCookies
 from cookiesession.session import Session, SessionDict
-from cookiesession.state import State
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from cookiesession.codec import Codec
     from cookiesession.configuration import Configuration
     from cookiesession.sealedcookies import Headers
+    from cookiesession.state import State
 
 T = TypeVar("T")
 
@@ -72,8 +72,6 @@ class CookieSessions(Rules[T], Generic[T]):
 
 class CookieMode(CookieSessions[T], Generic[T]):
     """The owner of sessions that end when they expire, or when the browser deletes them."""
-
-    state_type: Final = State
 
     def open(self, state: State[T]) -> T:
         """The data of the request's session, or of a fresh one; fills in the rest of `state`."""

@@ -17,7 +17,7 @@ from cookiesession.errors import ConfigurationError
 from cookiesession.revocablemode import RevocableMode
 from cookiesession.schema import codec_for
 from cookiesession.servermode import ServerMode
-from cookiesession.session import PLACEHOLDER, Session, SessionDict, UnopenedDict
+from cookiesession.session import Session
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from cookiesession.listing import Listing, RevocableListing, SessionInfo
     from cookiesession.models import Upgrade
     from cookiesession.revocation import Revocation
-    from cookiesession.state import Scope, State
+    from cookiesession.session import SessionDict
+    from cookiesession.state import Scope
     from cookiesession.stores import Store
 
 T = TypeVar("T")
@@ -166,13 +167,7 @@ class SessionManager(Generic[T]):
 
     def handle(self, headers: Iterable[tuple[bytes, bytes]], scope: Scope | None = None) -> Session[T] | SessionDict:
         """The same as a handler gets it: without a model the dict of the data, else the `Session`."""
-        mode: Any = self.mode
-        state: State[T] = mode.state_type(mode, headers, scope)
-        if self.model is not None:
-            return Session(state)
-        data = UnopenedDict(PLACEHOLDER)
-        data._state = state  # type: ignore[assignment]  # without a model T is a dict
-        return data
+        return self.mode.handle(headers, scope)
 
     async def load(self, handle: Session[T] | SessionDict) -> None:
         """Fetches the session from the store: one call of it, and none where no cookie of ours came with the request.

@@ -73,6 +73,7 @@ class SessionMiddleware:
         self.app = app
         self.manager: SessionManager[Any] = manager
         self._require_own_cookie(scope_key)
+        self._handle = manager.mode.handle
         self._mode = manager.mode if isinstance(manager.mode, CookieMode) else None
         self._reporter = manager.configuration.reporter
         self._is_bound = manager.configuration.guards is not None
@@ -85,12 +86,10 @@ class SessionMiddleware:
             await self._pass_on(scope, receive, send)
             return
         # For guards a copy: a session within the scope that it knows would be left to the garbage collector.
-        scope[self.scope_key] = handle = self.manager.handle(scope["headers"], dict(scope) if self._is_bound else None)
-        mode = self._mode
-        if mode is None:
+        scope[self.scope_key] = handle = self._handle(scope["headers"], dict(scope) if self._is_bound else None)
+        if self._mode is None:
             await self._serve_with_store(handle, scope, receive, send)
             return
-        state = handle._state
         fixed = False  # the outcome; by the start of a response that is not a server error
 
         def send_with_session(message: Message) -> Awaitable[None]:
@@ -99,13 +98,14 @@ class SessionMiddleware:
                 fixed = message.get("status", 200) < _SERVER_ERROR
                 if scope.get(self.scope_key) is not handle:
                     _adopt(handle, scope.get(self.scope_key))
-                if state.opened and message["type"] != _REFUSAL:
-                    message = self._with_session(message, mode.commit(handle) if fixed else [])
+                if handle._state.opened and message["type"] != _REFUSAL:
+                    cookies = self._mode.commit(handle) if fixed else []  # type: ignore[union-attr]  # None is ruled out above
+                    message = self._with_session(message, cookies)
             return send(message)
 
         await self.app(scope, receive, send_with_session)
-        if fixed and state.opened:
-            mode.report_late_write(handle)
+        if fixed and handle._state.opened:
+            self._mode.report_late_write(handle)
 
     async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
         """What is no connection, and one that has a session already: its own for us, if that is another cookie's."""

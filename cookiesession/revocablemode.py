@@ -41,7 +41,7 @@ NOT_LOADED: Final = "whether the session has ended is not known yet: await load_
 class RevocableMode(StoreMode[T], CookieSessions[T], Generic[T]):
     """The owner of sessions in cookies whose endings are in a store."""
 
-    state_type: Final = RevocableState
+    _state_type = RevocableState
 
     def __init__(self, configuration: Configuration, codec: Codec[T], revocation: Revocation) -> None:
         super().__init__(configuration, codec)

@@ -10,18 +10,22 @@ from msgspec.structs import replace
 from cookiesession import codec
 from cookiesession.codec import ENCODING_ERRORS, Codec
 from cookiesession.payload import ID_LENGTH, LAST_SECOND, Payload, seconds
-from cookiesession.session import SessionDict
+from cookiesession.session import PLACEHOLDER, Session, SessionDict, UnopenedDict
+from cookiesession.state import State
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from cookiesession.configuration import Configuration
-    from cookiesession.session import Session
-    from cookiesession.state import State
+    from cookiesession.state import Scope
 
 T = TypeVar("T")
 
 
 class Rules(Generic[T]):
     """What holds for a manager's sessions wherever they live. Their data is as `codec` has it."""
+
+    _state_type: type[Any] = State
 
     def __init__(self, configuration: Configuration, codec: Codec[T]) -> None:
         self.cookie: Final = configuration.cookie
@@ -35,6 +39,15 @@ class Rules(Generic[T]):
         self._flags = configuration.flags
         self._precise = configuration.revocation is not None
         self._empty = codec.encode(codec.default())
+
+    def handle(self, headers: Iterable[tuple[bytes, bytes]], scope: Scope | None) -> Session[T] | SessionDict:
+        """The session of a request as a handler gets it: without a model the dict of the data, else the `Session`."""
+        state: State[T] = self._state_type(self, headers, scope)
+        if self.model is not None:
+            return Session(state)
+        data = UnopenedDict(PLACEHOLDER)
+        data._state = state  # type: ignore[assignment]  # without a model T is a dict
+        return data
 
     # What a session asks of its owner.
 
@@ -120,19 +133,12 @@ class Rules(Generic[T]):
 
     def used(self, payload: Payload, encoded: bytes, now: int) -> Payload:
         """`payload` with this data, used now."""
-        return Payload(
-            payload.flags,
-            payload.created_at,
-            now if now > payload.created_at else payload.created_at,  # noqa: FURB136 - a call takes longer
-            payload.expires_at,
-            self._idle_timeout,
-            payload.id or self.random(ID_LENGTH),
-            payload.subject,
-            encoded,
-            payload.label,
-            payload.superseded_by,
-            payload.bound,
-            payload.fraction,
+        return replace(
+            payload,
+            renewed_at=now if now > payload.created_at else payload.created_at,  # noqa: FURB136 - a call takes longer
+            idle_timeout=self._idle_timeout,
+            id=payload.id or self.random(ID_LENGTH),
+            data=encoded,
         )
 
     def identified(self, payload: Payload) -> Payload:

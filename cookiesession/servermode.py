@@ -44,7 +44,7 @@ class ServerMode(StoreMode[T], Generic[T]):
     Their cookies are tickets: sealed ids, or with overflow also whole sessions that fit.
     """
 
-    state_type: Final = ServedState
+    _state_type = ServedState
 
     def __init__(self, configuration: Configuration, codec: Codec[T], store: Store) -> None:
         super().__init__(configuration, codec)
