@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from cookiesession.cookies import Cookie
@@ -17,6 +16,7 @@ from cookiesession.stores import Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from datetime import timedelta
 
     from cookiesession.events import Event
     from cookiesession.guards import Guard, Guards
@@ -98,7 +98,7 @@ def configure(
         idle_timeout=0 if idle_timeout is None else seconds("idle_timeout", idle_timeout),
         flags=PERSISTENT if persistent else 0,
         compress=compress,
-        renew_grace=0 if renew_grace == timedelta(0) else seconds("renew_grace", renew_grace),
+        renew_grace=seconds("renew_grace", renew_grace, or_none=True),
         overflow=overflow,
         anonymous=on_store_error == "anonymous",
         guards=_guards(bind),

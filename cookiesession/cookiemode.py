@@ -65,7 +65,8 @@ class CookieSessions(Rules[T], Generic[T]):
         try:
             headers = self._cookies.write(state, payload, now, resealed=not used)
         except SessionTooLarge as error:
-            raise SessionTooLarge(error.size, error.limit, codec.largest_entries(self.codec, data)) from None
+            largest = codec.largest_entries(self.codec, data)
+            raise SessionTooLarge(error.size, error.limit, largest, is_data=error.is_data) from None
         state.settle(payload)
         return forgetting(state, headers) if state.site_data else headers
 

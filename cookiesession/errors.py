@@ -51,24 +51,27 @@ class ConfigurationError(CookieSessionError, ValueError):
 class SessionTooLarge(CookieSessionError):
     """The caller's, at save: the session does not fit into its cookies.
 
-    `size` and `limit` are bytes of cookie text (with compression, of data where that is over 256 KB); `largest` names
-    the largest top-level entries, with the bytes that each takes when encoded. Nothing has been sent, and the browser
-    keeps the session it had.
+    `size` and `limit` are bytes of cookie text; or with `is_data` of encoded data, of which a compressed session holds
+    no more than 256 KB. `largest` names the largest top-level entries, with the bytes that each takes when encoded.
+    Nothing has been sent, and the browser keeps the session it had.
 
     >>> raise SessionTooLarge(9000, 7438, [("cart", 6100)])
     Traceback (most recent call last):
     cookiesession.errors.SessionTooLarge: the session takes 9000 bytes of cookie text and 7438 fit; ...
     """
 
-    def __init__(self, size: int, limit: int, largest: Sequence[tuple[str, int]] = ()) -> None:
+    def __init__(
+        self, size: int, limit: int, largest: Sequence[tuple[str, int]] = (), *, is_data: bool = False
+    ) -> None:
         self.size = size
         self.limit = limit
+        self.is_data = is_data
         self.largest = tuple(largest)
         entries = ", ".join(f"{name} ({length} bytes)" for name, length in self.largest)
         super().__init__(
-            f"the session takes {size} bytes of cookie text and {limit} fit"
+            f"the session takes {size} bytes of {'data' if is_data else 'cookie text'} and {limit} fit"
             + (f"; its largest entries are {entries}" if entries else "")
-            + "; store less, or raise Cookie(max_chunks=...)"
+            + ("; store less" if is_data else "; store less, or raise Cookie(max_chunks=...)")
         )
 
 

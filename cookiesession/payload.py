@@ -158,8 +158,14 @@ def _unpack_further(payload: Payload, padded: int, length: int) -> Payload:
     return replace(payload, data=encoded, **asdict(extension))
 
 
-def seconds(option: str, value: timedelta) -> int:
-    """The whole seconds of an option. Raises `ConfigurationError` for less than one and for more than a century."""
+def seconds(option: str, value: timedelta, *, or_none: bool = False) -> int:
+    """The whole seconds of an option. Raises `ConfigurationError` for less than one and for more than a century.
+
+    With `or_none` it may also be no time at all.
+    """
+    if or_none and value == timedelta(0):
+        return 0
     if not isinstance(value, timedelta) or not timedelta(seconds=1) <= value <= timedelta(days=36500):
-        raise ConfigurationError(f"{option} is a timedelta of at least one second and at most a century")
+        least = "timedelta(0), or" if or_none else "a timedelta of"
+        raise ConfigurationError(f"{option} is {least} at least one second and at most a century")
     return int(value.total_seconds())

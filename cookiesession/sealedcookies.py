@@ -128,7 +128,7 @@ class SealedCookies:
         """The headers that put `payload` into the cookies. Raises `SessionTooLarge`, without the largest entries."""
         key = self._keys.current(now).primary
         if self._compress and len(payload.data) > MAX_ENCODED:
-            raise self._too_large(len(payload.data), MAX_ENCODED)
+            raise self._too_large(len(payload.data), MAX_ENCODED, is_data=True)
         if self._guards is not None:
             payload = replace(payload, bound=self._bound(carried, self._guards))
         token = envelope.seal(pack(payload, compress=self._compress), key, self._binding, now)
@@ -197,9 +197,9 @@ class SealedCookies:
         values = zip(self._names, chunks.split(token, self._room), strict=False)
         return [(b"set-cookie", name + b"=" + value + attributes) for name, value in values]
 
-    def _too_large(self, size: int, limit: int) -> SessionTooLarge:
+    def _too_large(self, size: int, limit: int, *, is_data: bool = False) -> SessionTooLarge:
         self._reporter.report(TooLarge(size=size, limit=limit))
-        return SessionTooLarge(size, limit, [])
+        return SessionTooLarge(size, limit, is_data=is_data)
 
     def _deletion(self, index: int) -> tuple[bytes, bytes]:
         return b"set-cookie", self._cookie.line(self._names[index], b"", max_age=0)

@@ -824,7 +824,10 @@ def test_compression_never_writes_what_it_would_refuse_to_read() -> None:
     with pytest.raises(SessionTooLarge) as caught:
         site.store(text="x" * 300_000)
 
-    assert 256 * 1024 == caught.value.limit
+    assert (256 * 1024, True) == (caught.value.limit, caught.value.is_data)
+    assert "text (300005 bytes)" in str(caught.value)
+    assert "of data" in str(caught.value)
+    assert "max_chunks" not in str(caught.value)  # which would not help
 
 
 def test_ten_thousand_bad_cookies_are_not_ten_thousand_lines(caplog: pytest.LogCaptureFixture) -> None:
@@ -856,8 +859,17 @@ def test_ten_thousand_bad_cookies_are_not_ten_thousand_lines(caplog: pytest.LogC
 )
 def test_times_that_cannot_work_are_refused_at_construction(options: dict[str, Any]) -> None:
     """Case C45."""
-    with pytest.raises(ConfigurationError, match="timedelta"):
+    with pytest.raises(ConfigurationError, match="is a timedelta of at least one second and at most a century"):
         Site(**options)
+
+
+@pytest.mark.parametrize("grace", [timedelta(seconds=-1), timedelta(milliseconds=1), 0], ids=str)
+def test_a_grace_may_be_none_at_all(grace: Any) -> None:
+    """The message says so to who gives less than a second."""
+    assert 0 == SessionManager(RING, renew_grace=timedelta(0)).configuration.renew_grace
+
+    with pytest.raises(ConfigurationError, match=r"renew_grace is timedelta\(0\), or at least one second and at most"):
+        SessionManager(RING, renew_grace=grace)
 
 
 @pytest.mark.parametrize("keys", ["csk1.secret", None, b"secret", [KEY], KEY])
