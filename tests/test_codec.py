@@ -206,6 +206,15 @@ def test_value_that_would_not_come_back_is_refused_beside_large_entries(value: A
         PLAIN.verify(data, PLAIN.encode(data), PLAIN.encode({**large, "bad": [1]}))
 
 
+def test_value_that_would_not_come_back_is_refused_where_two_keys_become_one() -> None:
+    """Of which the later hides it from who looks at large entries alone. Case D53."""
+    key = uuid.UUID(int=1)
+    data: Any = {key: {Point(1): MARKER}, str(key): "." * 1000}
+
+    with pytest.raises(UnencodableData, match=r"^session\[a UUID\] could not be read back"):
+        PLAIN.verify(data, PLAIN.encode(data), EMPTY)
+
+
 @pytest.mark.parametrize(
     "before", [{}, {"cart": []}, {"cart": ["tea"] * 999, "gone": 1}], ids=["new", "grown", "other"]
 )
