@@ -9,7 +9,7 @@ import statistics
 import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final, NamedTuple
-from urllib.request import urlopen
+from urllib.request import ProxyHandler, build_opener
 
 import frameworks  # noqa: F401 - puts the frameworks among the peers
 from actions import READ, WRITE
@@ -31,6 +31,7 @@ SIZE: Final = 1024  # bytes of JSON
 OTHERS: Final = 4  # cookies besides the session's
 NOTHING: Final = "no sessions"
 USAGE: Final = "/usage"
+DIRECT: Final = build_opener(ProxyHandler({}))  # whatever proxy the environment names
 ACTIONS: Final = {action.name: action for action in (READ, WRITE)}
 LIBRARIES: Final[dict[str, Peer]] = {
     "cookiesession": OURS,
@@ -73,7 +74,7 @@ def application() -> ASGIApp:
 
 def usage(port: int) -> tuple[float, int]:
     """The seconds of CPU time that a server has had, and the requests that it has answered."""
-    with urlopen(f"http://127.0.0.1:{port}{USAGE}") as answer:
+    with DIRECT.open(f"http://127.0.0.1:{port}{USAGE}") as answer:
         seconds, answers = answer.read().split()
     return float(seconds), int(answers)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -26,9 +27,10 @@ pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"the group bench is not i
 
 
 def run(script: str, *arguments: str) -> str:
-    """What a script prints in a process of its own: some have the names of packages."""
+    """What a script prints in a process of its own: some have the names of packages. A proxy has no part in it."""
     command = (sys.executable, str(BENCHMARKS / script), *arguments)
-    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own script
+    environ = {**os.environ, "http_proxy": "http://127.0.0.1:9"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environ)  # noqa: S603 - our own script
     assert done.returncode == 0, done.stderr
     return done.stdout
 
