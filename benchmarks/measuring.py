@@ -152,7 +152,8 @@ class Report:
             return
         table = Table(box=box.ROUNDED)
         for column in self.columns:
-            table.add_column(column, justify="left" if column in WORDS else "right")
+            # In a narrow terminal a name goes on in the next line: its end may be all that tells it from another.
+            table.add_column(column, justify="left" if column in WORDS else "right", overflow="fold")
         for row in self.rows:
             table.add_row(*row)
         console.print(f"\n[bold]{self.title}[/bold]\n{self.notes}", table)

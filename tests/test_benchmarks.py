@@ -22,6 +22,14 @@ def is_missing(name: str) -> bool:
         return True
 
 
+# A table for a terminal that is narrower than what is in it.
+NARROW = """
+from measuring import Report
+from rich.console import Console
+table = Report("Title", "", ("library", "1 KB"), [("cookiesession, unseen", "123.4 ± 5.6")])
+table.show(Console(width=16, force_terminal=True))
+"""
+
 MISSING = [name for name in NEEDED if is_missing(name)]
 pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"the group bench is not installed: {', '.join(MISSING)}")
 
@@ -82,6 +90,15 @@ def test_blocks_that_are_counted_have_labels() -> None:
     contenders = ["bare", "cookiesession", "cookiesession, unseen", "Starlette"]
     assert contenders == [line.partition("\t")[2] for line in lines[:4]]
     assert lines[-1] == "write, 0.1 KB\tfloor, by hand"
+
+
+def test_a_narrow_terminal_cuts_nothing_off() -> None:
+    """What is too wide goes on in the next line."""
+    command = (sys.executable, "-c", NARROW)
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=BENCHMARKS)  # noqa: S603 - our own words
+
+    assert "╭" in done.stdout
+    assert "…" not in done.stdout
 
 
 @pytest.mark.slow
