@@ -130,7 +130,9 @@ async def ignore(message: Message) -> None:
 
 
 def middle(values: Sequence[float], digits: int = 1) -> str:
-    """The median with half of the distance between the quartiles."""
+    """The median with half of the distance between the quartiles; of one round the figure itself."""
+    if len(values) == 1:
+        return f"{values[0]:.{digits}f}"
     low, median, high = statistics.quantiles(values, n=4)
     return f"{median:.{digits}f} ± {(high - low) / 2:.{digits}f}"
 
