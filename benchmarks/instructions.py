@@ -64,14 +64,10 @@ async def run(app: ASGIApp, headers: Headers) -> None:
 
 def counted(options: Sequence[str]) -> Iterator[tuple[str, str, float]]:
     """Cases, contenders, and the instructions of each per request."""
-    same_addresses = shutil.which("setarch")
     with tempfile.TemporaryDirectory() as directory:
-        # With one hash seed, and one layout of the memory, sets and dicts have the same collisions in every run.
-        command = (
-            *((same_addresses, "-R") if same_addresses else ()),
-            *("valgrind", "--tool=callgrind", "--dump-before=getppid*", f"--callgrind-out-file={directory}/out"),
-            *(sys.executable, __file__, "--counted", *options),
-        )
+        counting = ("--tool=callgrind", "--dump-before=getppid*", f"--callgrind-out-file={directory}/out")
+        command = ("valgrind", *counting, sys.executable, __file__, "--counted", *options)
+        # With one hash seed sets and dicts have the same collisions in every run: valgrind lays out the memory alike.
         environ = {**os.environ, "PYTHONHASHSEED": "0"}
         done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)  # noqa: S603 - this very file
         if done.returncode:
