@@ -95,12 +95,13 @@ class SessionMiddleware:
         def send_with_session(message: Message) -> Awaitable[None]:
             nonlocal fixed
             if not fixed and message["type"] in _STARTS:
-                fixed = message.get("status", 200) < _SERVER_ERROR
+                ended_well = message.get("status", 200) < _SERVER_ERROR
                 if scope.get(self.scope_key) is not handle:
                     _adopt(handle, scope.get(self.scope_key))
                 if handle._state.opened and message["type"] != _REFUSAL:
-                    cookies = self._mode.commit(handle) if fixed else []  # type: ignore[union-attr]  # None is ruled out above
+                    cookies = self._mode.commit(handle) if ended_well else []  # type: ignore[union-attr]  # None is ruled out above
                     message = self._with_session(message, cookies)
+                fixed = ended_well  # last: after what raises, another response may start
             return send(message)
 
         await self.app(scope, receive, send_with_session)

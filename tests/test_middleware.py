@@ -385,6 +385,29 @@ def test_an_application_may_answer_500_after_a_session_that_cannot_be_saved() ->
     assert [] == reply.set_cookies
 
 
+@pytest.mark.parametrize("store", [False, True], ids=["cookie", "store"])
+def test_an_application_may_mend_a_session_that_cannot_be_saved(*, store: bool) -> None:
+    """What was not sent is no response: the next one saves the session, and nothing is late."""
+    events: list[Event] = []
+    options: Any = {"store": MemoryStore()} if store else {}
+
+    async def app(scope: Scope, _receive: Receive, send: Send) -> None:
+        scope["session"]["value"] = object()
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+        except UnencodableData:
+            scope["session"]["value"] = None
+            await send({"type": "http.response.start", "status": 422, "headers": []})
+        await send({"type": "http.response.body"})
+
+    reply = exchange(SessionMiddleware(app, keys=RING, on_event=events.append, **options), [])
+
+    assert 422 == reply.status
+    assert [b"Cookie"] == reply.values(b"vary")
+    assert 1 == len(reply.set_cookies)
+    assert not any(isinstance(event, LateWrite) for event in events)
+
+
 # Late writes
 
 
