@@ -1,7 +1,7 @@
 """Cookiesession and the other libraries: each as a middleware around one ASGI application, set up as its README says.
 
-Secrets are constants and cookies last for 14 days, as Starlette's and ours do by default. What else differs from a
-library's default is said beside it.
+Secrets are constants, and cookies last for 14 days, as Starlette's and ours do by default, or end with the browser, as
+Flask's and authx-extra's do. What else differs from a library's default is said beside it.
 """
 
 from __future__ import annotations
