@@ -150,6 +150,8 @@ def table_report(table: Table, found: Results) -> Report:
         share = middle(shares(of(found[cases[0]], OURS), of(found[cases[0]], peer)), 2) if compared else ""
         rows.append((peer.name, peer.protection, *cells, share))
     notes = [f"{mark}: {meaning}." for mark, meaning in MARKS.items() if mark in used]
+    if table.rotated:
+        notes.append("The other libraries take one key alone.")
     columns = ["no cookie" if case.size is None else kilobytes(case.size) for case in cases]
     return Report(table.title, "\n".join(notes), ("library", "protection", *columns, f"share, {columns[0]}"), rows)
 

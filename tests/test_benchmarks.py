@@ -62,6 +62,7 @@ def test_requests_say_who_loses_what() -> None:
     assert "†" in marked["Starlette"]
     assert "‡" not in marked["Litestar"]
     assert "§" in older
+    assert "take one key alone" in output
 
 
 def test_the_extra_speed_takes_part_where_one_asks_for_it() -> None:
