@@ -33,6 +33,7 @@ PACKAGES: Final = (
     *("cookiesession", "starlette", "starsessions", "litestar", "starlette-securecookies"),
     *("aiohttp-session", "aiohttp", "Flask", "itsdangerous", "cryptography", "msgspec", "pydantic"),
 )
+OTHERS: Final = 4  # cookies besides the session's
 PLOT: Final = Path(__file__).with_name("requests.svg")
 
 Results = dict[Case, list[Entry]]
@@ -170,7 +171,12 @@ async def main() -> None:
     parser = argparse.ArgumentParser(description="What a session adds to a request, beside other libraries.")
     parser.add_argument("--rounds", type=int, help="how often each case runs (default: 30, or 5)")
     parser.add_argument("--block", type=int, default=BLOCK, help="requests that are timed together")
-    parser.add_argument("--cookies", type=int, default=4, help="cookies besides the session's (default: %(default)s)")
+    parser.add_argument(
+        "--cookies",
+        type=int,
+        default=OTHERS,
+        help="cookies besides the session's (default: %(default)s; no plot of another number)",
+    )
     parser.add_argument("--quick", action="store_true", help="5 rounds, and no plot")
     parser.add_argument("--speed", action="store_true", help="with the extra `speed`; the targets alone")
     options = parser.parse_args()
@@ -193,7 +199,7 @@ async def main() -> None:
     target_report(found).show(console)
     for table in tables:
         table_report(table, found).show(console)
-    if tables and not options.quick:
+    if tables and not options.quick and options.cookies == OTHERS:  # the README shows the plot beside these figures
         draw(PLOT, found, environment("cookiesession", "starlette", "cryptography", "msgspec"))
 
 
