@@ -30,7 +30,7 @@ from starsessions import InMemoryStore, SessionAutoloadMiddleware
 from starsessions import SessionMiddleware as StarsessionsMiddleware
 from starsessions.stores.redis import RedisStore as StarsessionsRedisStore
 
-from cookiesession import Key, KeyRing, SessionManager, SessionMiddleware
+from cookiesession import Cookie, Key, KeyRing, Revocation, SessionManager, SessionMiddleware
 from cookiesession.stores.file import FileStore
 from cookiesession.stores.memory import MemoryStore
 from cookiesession.stores.redis import RedisStore
@@ -52,6 +52,7 @@ LIFETIME: Final = timedelta(days=14)  # the default of cookiesession and of Lite
 CONNECTIONS: Final = 300  # to Redis, for each library: nobody waits for one, and nobody fails without
 START: Final = 10  # seconds for a server
 BLOCK: Final = 20  # requests that are timed together
+SMALL, LARGE = 100, 8192  # bytes of JSON, of which a cookie takes the former
 DISK: Final = 5  # the same where they wait for a disk
 PATIENCE: Final = timedelta(seconds=30)  # what is slow, by a disk or a busy machine, is measured and not refused
 
@@ -60,7 +61,8 @@ PATIENCE: Final = timedelta(seconds=30)  # what is slow, by a disk or a busy mac
 class Library:
     """A library with one of its stores. `behind` gives an application behind its middleware; `bare` is one without.
 
-    `block` requests are timed together: fewer where a disk takes its time.
+    `block` requests are timed together: fewer where a disk takes its time. Its round trips are those of sessions of
+    `size` bytes of JSON.
     """
 
     name: str
@@ -68,6 +70,7 @@ class Library:
     behind: Callable[[Handler], ASGIApp]
     bare: ASGIApp
     block: int = BLOCK
+    size: int = SMALL
 
 
 def libraries(folder: Path, port: int, stack: AsyncExitStack) -> list[Library]:
@@ -101,6 +104,29 @@ def libraries(folder: Path, port: int, stack: AsyncExitStack) -> list[Library]:
     ]
 
 
+def modes(port: int, stack: AsyncExitStack) -> list[Library]:
+    """Our other two modes, which keep in Redis what a cookie cannot hold, or what has ended."""
+    url = f"redis://127.0.0.1:{port}"
+
+    def mode(**options: Any) -> Callable[[Handler], ASGIApp]:
+        return _behind(SessionManager(KeyRing(Key.generate()), lifetime=LIFETIME, **options))
+
+    def store() -> RedisStore:
+        opened = RedisStore(url, timeout=PATIENCE)
+        stack.push_async_callback(opened.aclose)
+        return opened
+
+    alone = application(_nothing)
+    asking = Revocation(store(), check_every=timedelta(0))
+    flowing = mode(store=store(), overflow=True, cookie=Cookie(max_chunks=1))
+    return [
+        Library(f"{OURS}, overflow=True, fits", "Redis", flowing, alone),
+        Library(f"{OURS}, overflow=True, does not", "Redis", flowing, alone, size=LARGE),
+        Library(f"{OURS}, revocation", "Redis", mode(revocation=Revocation(store())), alone),
+        Library(f"{OURS}, revocation, check_every=0", "Redis", mode(revocation=asking), alone),
+    ]
+
+
 def client(port: int) -> Redis:
     """A client with the driver's defaults, as the others' documentation has it, but for the number of connections."""
     return Redis(port=port, max_connections=CONNECTIONS)
@@ -111,7 +137,10 @@ def _nothing(scope: Any) -> None:
 
 
 def _ours(store: Store) -> Callable[[Handler], ASGIApp]:
-    manager = SessionManager(KeyRing(Key.generate()), store=store, lifetime=LIFETIME)
+    return _behind(SessionManager(KeyRing(Key.generate()), store=store, lifetime=LIFETIME))
+
+
+def _behind(manager: SessionManager[Any]) -> Callable[[Handler], ASGIApp]:
     return lambda handler: SessionMiddleware(application(handler), manager)
 
 

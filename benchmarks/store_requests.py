@@ -33,6 +33,11 @@ def write(scope: Scope) -> None:
     scope["session"]["views"] += 1
 
 
+def end(scope: Scope) -> None:
+    """What `request.session.clear()` does."""
+    scope["session"].clear()
+
+
 def filling(data: dict[str, Any]) -> Handler:
     """What puts `data` into a session."""
     return lambda scope: scope["session"].update(data)

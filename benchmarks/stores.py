@@ -24,11 +24,12 @@ from typing import TYPE_CHECKING, Final
 from measuring import NAVIGATION, Report, environment, middle, printer
 from memory_store import scaling_report
 from store_concurrency import concurrency_reports
-from store_libraries import BLOCK, DISK, OURS, client, libraries, redis_server
+from store_libraries import BLOCK, DISK, OURS, client, libraries, modes, redis_server
 from store_requests import (
     OTHERS,
     as_it_is,
     drive,
+    end,
     glance,
     read,
     signed_in,
@@ -161,14 +162,14 @@ async def commands_report(compared: Sequence[Library], watching: Redis) -> Repor
         for each in compared:
             if each.store != "Redis":
                 continue
-            headers = change(await signed_in(each, 100))
             app = each.behind(handler)
-            await commands_of(app, headers, watching)  # the first time connections are opened, and scripts loaded
-            commands = await commands_of(app, headers, watching)
+            for _ in range(2):  # the first time connections are opened, and scripts loaded
+                commands = await commands_of(app, change(await signed_in(each, each.size)), watching)
             rows.append((action, each.name, str(len(commands)), ", ".join(commands) or "none"))
     return Report(
         "Round trips to Redis per request",
-        "Commands as MONITOR shows them, without those that a script runs within the server.",
+        "Commands as MONITOR shows them, without those that a script runs within the server.\n"
+        "A revocation relies on an answer for five seconds by default, and asks for two endings at once: both count.",
         ("request", "library", "round trips", "commands"),
         rows,
     )
@@ -195,6 +196,7 @@ VISITS: Final[dict[str, tuple[Handler, Callable[[Headers], Headers]]]] = {
     "untouched": (untouched, as_it_is),
     "read": (read, as_it_is),
     "write": (write, as_it_is),
+    "clear": (end, as_it_is),
 }
 
 
@@ -205,7 +207,7 @@ async def compare(folder: Path, port: int, console: Console, *, rounds: int) -> 
         for report in await cost_reports(compared, rounds):
             report.show(console)
         watching = await stack.enter_async_context(client(port))
-        (await commands_report(compared, watching)).show(console)
+        (await commands_report([*compared, *modes(port, stack)], watching)).show(console)
 
 
 def main() -> None:
