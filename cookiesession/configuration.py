@@ -70,10 +70,10 @@ def configure(
 ) -> Configuration:
     """The configuration of these options, as `SessionManager` takes them. Raises `ConfigurationError`."""
     _require(
-        isinstance(keys, KeySource),
+        _is_one(keys, KeySource),
         "keys is a KeyRing or KeyFile: KeyRing.from_env(name), KeyRing.parse(text), KeyFile(path)",
     )
-    _require(store is None or isinstance(store, Store), "store is a Store, such as RedisStore(url), or None")
+    _require(store is None or _is_one(store, Store), "store is a Store, such as RedisStore(url), or None")
     _require(revocation is None or isinstance(revocation, Revocation), "revocation is a Revocation(store), or None")
     _require(
         revocation is None or store is None,
@@ -111,6 +111,10 @@ def configure(
 def _require(condition: object, message: str) -> None:
     if not condition:
         raise ConfigurationError(message)
+
+
+def _is_one(value: object, protocol: type) -> bool:
+    return isinstance(value, protocol) and not isinstance(value, type)  # a class has the methods too
 
 
 def _guards(bind: Guard | Iterable[Guard]) -> Guards | None:

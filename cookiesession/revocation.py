@@ -41,7 +41,7 @@ class Revocation:
         fail_open: bool = False,
         track: bool = False,
     ) -> None:
-        if not isinstance(store, Store):
+        if not isinstance(store, Store) or isinstance(store, type):  # a class has the methods too
             raise ConfigurationError("a revocation's store is a Store, such as RedisStore(url)")
         if not isinstance(check_every, timedelta) or not timedelta(0) <= check_every <= timedelta(days=1):
             raise ConfigurationError("check_every is a timedelta of at most one day")

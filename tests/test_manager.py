@@ -19,6 +19,7 @@ from cookiesession import (
     ConfigurationError,
     Cookie,
     Key,
+    KeyFile,
     KeyRing,
     Session,
     SessionManager,
@@ -872,7 +873,7 @@ def test_a_grace_may_be_none_at_all(grace: Any) -> None:
         SessionManager(RING, renew_grace=grace)
 
 
-@pytest.mark.parametrize("keys", ["csk1.secret", None, b"secret", [KEY], KEY])
+@pytest.mark.parametrize("keys", ["csk1.secret", None, b"secret", [KEY], KEY, KeyRing, KeyFile])
 def test_keys_that_are_no_ring_are_refused_with_the_way_to_make_one(keys: object) -> None:
     """And not shown."""
     with pytest.raises(ConfigurationError, match=r"KeyRing\.from_env") as caught:
@@ -888,6 +889,7 @@ async def _async_listener(event: Event) -> None:
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
+        ({"store": MemoryStore}, r"store is a Store, such as RedisStore\(url\), or None"),
         ({"cookie": "sid"}, r"cookie is a Cookie, such as Cookie\(name='sid'\)"),
         ({"persistent": "no"}, "persistent is True or False"),
         ({"compress": 6}, "compress is True or False"),
@@ -895,7 +897,7 @@ async def _async_listener(event: Event) -> None:
         ({"on_event": _async_listener}, "on_event is a plain function"),
         ({"on_event": "print"}, "on_event is a plain function"),
     ],
-    ids=["cookie", "persistent", "compress", "overflow", "async", "no function"],
+    ids=["store's class", "cookie", "persistent", "compress", "overflow", "async", "no function"],
 )
 def test_options_that_cannot_work_are_refused_at_construction(options: dict[str, Any], complaint: str) -> None:
     """Rather than by the first request, or by nobody."""

@@ -32,7 +32,9 @@ TICK: Final = 1 / 1024  # seconds that a clock adds up exactly
 # The option
 
 
-@pytest.mark.parametrize("store", [None, "redis://localhost", {}], ids=["none", "a-url", "a-dict"])
+@pytest.mark.parametrize(
+    "store", [None, "redis://localhost", {}, MemoryStore], ids=["none", "a-url", "a-dict", "a-class"]
+)
 def test_store_is_one(store: Any) -> None:
     """A URL is for `store_from_url()`, and for the settings."""
     with pytest.raises(ConfigurationError, match="a revocation's store is a Store"):
