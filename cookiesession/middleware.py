@@ -70,6 +70,8 @@ class SessionMiddleware:
             raise ConfigurationError(
                 "SessionMiddleware takes either a manager, or keys=... and the other options of one"
             )
+        if not isinstance(lazy, bool):  # "no" would be true
+            raise ConfigurationError("lazy is True or False")
         self.app = app
         self.manager: SessionManager[Any] = manager
         self._require_own_cookie(scope_key)

@@ -45,6 +45,9 @@ class Revocation:
             raise ConfigurationError("a revocation's store is a Store, such as RedisStore(url)")
         if not isinstance(check_every, timedelta) or not timedelta(0) <= check_every <= timedelta(days=1):
             raise ConfigurationError("check_every is a timedelta of at most one day")
+        for name, value in (("fail_open", fail_open), ("track", track)):
+            if not isinstance(value, bool):  # "no" would be true
+                raise ConfigurationError(f"{name} is True or False")
         self.store: Final = store
         self.check_every: Final = check_every
         self.fail_open: Final = fail_open

@@ -848,6 +848,13 @@ def test_a_manager_and_its_options_exclude_each_other(options: dict[str, Any]) -
         SessionMiddleware(handler(_nothing), **options)
 
 
+@pytest.mark.parametrize("lazy", ["no", None, 0], ids=repr)
+def test_lazy_is_true_or_false(lazy: Any) -> None:
+    """A "no" from the environment would be true."""
+    with pytest.raises(ConfigurationError, match="lazy is True or False"):
+        SessionMiddleware(handler(_nothing), keys=RING, lazy=lazy)
+
+
 @pytest.mark.parametrize("bind", [(), user_agent], ids=["unbound", "bound"])
 @pytest.mark.parametrize("handle", [_nothing, _store], ids=["untouched", "touched"])
 def test_a_request_leaves_nothing_to_the_garbage_collector(handle: Handler, bind: Any) -> None:

@@ -53,6 +53,16 @@ def test_interval_is_a_timedelta_of_a_day_at_most(interval: Any) -> None:
         Revocation(MemoryStore(), check_every=interval)
 
 
+@pytest.mark.parametrize("option", ["fail_open", "track"])
+@pytest.mark.parametrize("value", ["no", None, 0], ids=repr)
+def test_what_is_neither_true_nor_false_is_refused(option: str, value: Any) -> None:
+    """A "no" from the environment would open what fails."""
+    options: Any = {option: value}
+
+    with pytest.raises(ConfigurationError, match=f"^{option} is True or False$"):
+        Revocation(MemoryStore(), **options)
+
+
 def test_revocation_is_for_sessions_in_cookies() -> None:
     """Those in a store end there. Overflow is no way around it, for it needs that store."""
     revocation = Revocation(MemoryStore())

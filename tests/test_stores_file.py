@@ -317,6 +317,13 @@ def test_directory_that_cannot_be_is_a_configuration_error(tmp_path: Path) -> No
         FileStore(tmp_path / "file")
 
 
+@pytest.mark.parametrize("sync", ["no", None, 0], ids=repr)
+def test_sync_is_true_or_false(path: Path, sync: Any) -> None:
+    """A "no" from the environment would be true."""
+    with pytest.raises(ConfigurationError, match="sync is True or False"):
+        FileStore(path, sync=sync)
+
+
 @pytest.mark.parametrize("timeout", [timedelta(0), timedelta(seconds=61), 1], ids=str)
 def test_timeout_that_cannot_work_is_a_configuration_error(path: Path, timeout: Any) -> None:
     """At construction, before anything is made."""

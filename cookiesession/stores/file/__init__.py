@@ -59,6 +59,8 @@ class FileStore:
     ) -> None:
         if not isinstance(timeout, timedelta) or not timedelta(0) < timeout <= _LONGEST:
             raise ConfigurationError("timeout is a timedelta of more than nothing and at most a minute")
+        if not isinstance(sync, bool):  # "no" would be true
+            raise ConfigurationError("sync is True or False")
         if not LOCKING:
             raise ConfigurationError("FileStore needs the file locks of POSIX, which this system has not: use SQLStore")
         self.directory: Final = Path(directory).absolute()
