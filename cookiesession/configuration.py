@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -84,10 +83,6 @@ def configure(
         _require(isinstance(value, bool), f"{name} is True or False")
     _require(store is not None or not overflow, "overflow needs a store to flow over into")
     _require(on_store_error in get_args(OnStoreError), "on_store_error is 'raise' or 'anonymous'")
-    _require(
-        on_event is None or (callable(on_event) and not inspect.iscoroutinefunction(on_event)),
-        "on_event is a plain function, which is called where nothing can be awaited, or None",
-    )
     return Configuration(
         keys=keys,
         cookie=cookie,

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import math
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Final
+
+from cookiesession.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -149,7 +152,7 @@ Event = SessionEvent | StoreEvent | KeyEvent
 class Reporter:
     """Hands events to the application's callable and, at a bounded rate, to the logger `cookiesession`.
 
-    `log_interval` is in seconds: each kind of event is logged at most once in so long.
+    `log_interval` is in seconds: each kind of event is logged at most once in so long. Raises `ConfigurationError`.
     """
 
     def __init__(
@@ -158,6 +161,10 @@ class Reporter:
         clock: Callable[[], float],
         log_interval: float = LOG_INTERVAL,
     ) -> None:
+        if listener is not None and (not callable(listener) or inspect.iscoroutinefunction(listener)):
+            raise ConfigurationError(
+                "on_event is a plain function, which is called where nothing can be awaited, or None"
+            )
         self._listener = listener
         self._clock = clock
         self._log_interval = log_interval

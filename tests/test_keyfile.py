@@ -167,6 +167,17 @@ def test_interval_that_cannot_work_is_a_configuration_error(path: Path, value: A
         KeyFile(path, check_every=value)
 
 
+async def _async_listener(event: Event) -> None:
+    """What would never be awaited."""
+
+
+@pytest.mark.parametrize("listener", [_async_listener, "print"], ids=["async", "no function"])
+def test_listener_that_cannot_work_is_a_configuration_error(path: Path, listener: Any) -> None:
+    """Rather than an error in the log at each reading."""
+    with pytest.raises(ConfigurationError, match="on_event is a plain function"):
+        KeyFile(path, on_event=listener)
+
+
 def test_error_shows_nothing_of_a_key(path: Path, everything_said: Callable[[BaseException], str]) -> None:
     """Neither does what led to it. Case A17."""
     write(path, toml(OLD, OLD))
