@@ -161,7 +161,7 @@ def trouble(model: Any) -> str:
     try:
         msgspec.msgpack.Decoder(model)
         kind: Any = msgspec.inspect.type_info(model)
-    except TypeError as error:
+    except (TypeError, NameError) as error:  # the latter for what is imported under TYPE_CHECKING
         return str(error)
     strange = [field.name for field in kind.fields if _is_strange(field.type)]
     return f"msgspec cannot read back the type of {strange[0]}" if strange else ""

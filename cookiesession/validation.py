@@ -33,7 +33,7 @@ class PydanticCodec(ModelCodec[T]):
         self.encode = codec.encoder(_plain)
         try:
             adapter = pydantic.TypeAdapter(model)
-            self._validator = adapter.validator
+            self._validate = adapter.validator.validate_python  # of a class that is not defined yet there is none
             self._names = frozenset(_field_names(adapter.core_schema))
             default = self.default()
             if self._is_dict:
@@ -51,7 +51,7 @@ class PydanticCodec(ModelCodec[T]):
         """The model of plain data, or of itself."""
         try:
             # Not strict, so that a strict model gets its UUID from text and its set from a list.
-            return cast("T", self._validator.validate_python(plain, strict=False, by_alias=False, by_name=True))
+            return cast("T", self._validate(plain, strict=False, by_alias=False, by_name=True))
         except pydantic.ValidationError as error:
             first = error.errors(include_url=False, include_context=False, include_input=False)[0]
             raise InvalidToken("invalid", path=self._path(first["loc"], plain)) from error

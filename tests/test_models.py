@@ -10,7 +10,7 @@ from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
-from typing import Annotated, Any, Generic, Literal, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, TypedDict, TypeVar
 from uuid import UUID, uuid4
 
 import msgspec
@@ -37,6 +37,9 @@ from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from cookiesession import ConfigurationError, Key, KeyRing, Session, SessionManager, UnencodableData
 from cookiesession.events import Event, LateWrite, Rejected
+
+if TYPE_CHECKING:
+    from fractions import Fraction
 
 RING = KeyRing(Key.generate())
 T = TypeVar("T")
@@ -637,9 +640,24 @@ class Hopeless:
     odd: Odd | None = None
 
 
+class Unseen(msgspec.Struct):
+    """A Struct with a type that is imported for the type checker alone."""
+
+    share: Fraction | None = None
+
+
+@dataclasses.dataclass
+class UnseenDataclass:
+    """Likewise."""
+
+    share: Fraction | None = None
+
+
 @pytest.mark.parametrize(
     ("model", "message"),
     [
+        (Unseen, "Unseen cannot be a session's model: name 'Fraction' is not defined"),
+        (UnseenDataclass, "UnseenDataclass cannot be a session's model: "),
         (Strange, "Strange cannot be a session's model: msgspec cannot read back the type of many"),
         (Clash, "Clash cannot be a session's model: "),
         (Hopeless, "Hopeless cannot be a session's model: "),
@@ -649,7 +667,7 @@ class Hopeless:
         ("Visitor", "model is a pydantic BaseModel"),
         (Visitor(), "model is a pydantic BaseModel"),
     ],
-    ids=["Struct", "union", "dataclass", "class", "dict", "list", "name", "instance"],
+    ids=["unseen", "unseen dataclass", "Struct", "union", "dataclass", "class", "dict", "list", "name", "instance"],
 )
 def test_what_is_no_model_is_refused_at_start_up(model: Any, message: str) -> None:
     """With what would be one."""
