@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from cookiesession import codec
 from cookiesession.codec import ENCODING_ERRORS, Codec
+from cookiesession.errors import ConfigurationError, UnencodableData
 from cookiesession.payload import ID_LENGTH, LAST_SECOND, Payload, seconds
 from cookiesession.session import PLACEHOLDER, Session, SessionDict, UnopenedDict
 from cookiesession.state import State
@@ -38,7 +39,10 @@ class Rules(Generic[T]):
         self._idle_timeout = configuration.idle_timeout
         self._flags = configuration.flags
         self._precise = configuration.revocation is not None
-        self._empty = codec.encode(codec.default())
+        try:
+            self._empty = self.encode(codec.default())
+        except UnencodableData as error:
+            raise ConfigurationError(f"a new session could not be saved: {error}") from error
 
     def handle(self, headers: Iterable[tuple[bytes, bytes]], scope: Scope | None) -> Session[T] | SessionDict:
         """The session of a request as a handler gets it: without a model the dict of the data, else the `Session`."""

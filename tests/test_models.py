@@ -640,6 +640,26 @@ class Hopeless:
     odd: Odd | None = None
 
 
+class Unkept(BaseModel):
+    """A model that begins with what cannot be encoded."""
+
+    handle: Any = object()
+
+
+@dataclasses.dataclass
+class UnkeptDataclass:
+    """Likewise."""
+
+    handle: Any = dataclasses.field(default_factory=object)
+
+
+@pytest.mark.parametrize("model", [Unkept, UnkeptDataclass], ids=lambda model: model.__name__)
+def test_default_that_cannot_be_encoded_is_refused_at_start_up(model: Any) -> None:
+    """With the field."""
+    with pytest.raises(ConfigurationError, match=r"^a new session could not be saved: session\.data\.handle cannot be"):
+        SessionManager(RING, model=model)
+
+
 class Unseen(msgspec.Struct):
     """A Struct with a type that is imported for the type checker alone."""
 
