@@ -213,6 +213,7 @@ class Saving(Generic[T]):
             raise SessionEnded("the session's data is none that this application reads") from None
         other = change(data)
         data = data if other is None else other
+        self._rules.require(data)
         encoded = self._rules.encode(data)
         self._rules.codec.verify(data, encoded, kept)
         return encoded

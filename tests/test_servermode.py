@@ -829,7 +829,7 @@ async def test_transaction_may_give_other_data() -> None:
 
 @scenario
 async def test_transaction_that_raises_changes_nothing() -> None:
-    """Neither does one whose result cannot be encoded."""
+    """Neither does one whose result cannot be encoded, or is no data."""
     site = Site()
     await site.put(a=1)
     session = await site.open()
@@ -842,6 +842,8 @@ async def test_transaction_that_raises_changes_nothing() -> None:
         await session.transact(fail)
     with pytest.raises(UnencodableData):
         await session.transact(lambda data: data.update(a=object()))
+    with pytest.raises(TypeError, match=r"session\.data is a dict, not int"):
+        await session.transact(lambda data: data.setdefault("a", 2))
 
     assert {"a": 1} == session.data == await site.read()
 
