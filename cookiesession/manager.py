@@ -7,7 +7,7 @@ import dataclasses
 import os
 import re
 import time
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, Generic, TypedDict, TypeVar, Unpack, overload
 
 from cookiesession.configuration import Configuration, OnStoreError, configure
@@ -21,7 +21,6 @@ from cookiesession.session import Session
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    from datetime import datetime
 
     from cookiesession.codec import Codec
     from cookiesession.events import Event
@@ -202,7 +201,7 @@ class SessionManager(Generic[T]):
 
     async def sessions(self, subject: str) -> list[SessionInfo]:
         """The live sessions of a subject, the one that was used last first. Raises `StoreUnavailable`."""
-        return await self._listing().find(subject)
+        return await self._listing().find(_required(subject))
 
     async def end(self, session: Session[T] | SessionInfo | str) -> bool:
         """Ends a session: one of `sessions()`, or its `id_hash`. Whether there was one. Raises `StoreUnavailable`.
@@ -223,9 +222,9 @@ class SessionManager(Generic[T]):
         by the clocks of the instances: log in or renew after it, or pass `except_id`. Raises `StoreUnavailable`, and
         `ValueError` for what is no id, which would spare nobody.
         """
-        if except_id is not None and not _ID.fullmatch(except_id):
+        if except_id is not None and not (isinstance(except_id, str) and _ID.fullmatch(except_id)):
             raise ValueError("except_id is 32 hexadecimal digits, as session.id gives it")
-        return await self._listing().end_all(subject, except_id, _timestamp(before))
+        return await self._listing().end_all(_required(subject), except_id, _timestamp(before))
 
     async def end_everything(self, *, before: datetime | None = None) -> None:
         """Ends every session that began `before` a time (with its zone), or until now: after an incident.
@@ -261,7 +260,13 @@ def _mode(configuration: Configuration, codec: Codec[T]) -> CookieMode[T] | Revo
     return CookieMode(configuration, codec)
 
 
+def _required(subject: str) -> str:
+    if not isinstance(subject, str):  # that of a visitor who has not signed in is None
+        raise TypeError(f"a subject is a str, as session.subject is, not {type(subject).__name__}")
+    return subject
+
+
 def _timestamp(moment: datetime | None) -> float | None:
-    if moment is not None and moment.tzinfo is None:
+    if moment is not None and (not isinstance(moment, datetime) or moment.tzinfo is None):
         raise ValueError("before is a datetime with its zone: datetime.now(UTC)")
     return None if moment is None else moment.timestamp()

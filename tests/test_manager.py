@@ -21,6 +21,7 @@ from cookiesession import (
     Key,
     KeyFile,
     KeyRing,
+    Revocation,
     Session,
     SessionManager,
     SessionTooLarge,
@@ -1094,18 +1095,34 @@ def test_ending_everything_needs_a_revocation(store: MemoryStore | None) -> None
         asyncio.run(manager.end_everything())
 
 
-def test_time_without_a_zone_is_refused() -> None:
+@pytest.mark.parametrize("subject", [None, 42, b"42"], ids=repr)
+@pytest.mark.parametrize("options", [{"store": MemoryStore()}, {"revocation": Revocation(MemoryStore(), track=True)}])
+def test_what_is_no_subject_is_refused(subject: Any, options: dict[str, Any]) -> None:
+    """That of a visitor who has not signed in, or a number out of a database."""
+    manager = SessionManager(RING, **options)
+
+    for call in (manager.sessions(subject), manager.end_all(subject)):
+        with pytest.raises(TypeError, match=f"a subject is a str, as session.subject is, not {type(subject).__name__}"):
+            asyncio.run(call)
+
+
+@pytest.mark.parametrize(
+    "before",
+    [datetime(2027, 1, 1), datetime(2027, 1, 1).date(), "2027-01-01", 1_800_000_000],  # noqa: DTZ001 - the point
+    ids=["naive", "date", "text", "number"],
+)
+def test_time_without_a_zone_is_refused(before: Any) -> None:
     """It would be taken for that of whatever zone the server is in."""
     manager = SessionManager(RING, store=MemoryStore())
 
     with pytest.raises(ValueError, match="with its zone"):
-        asyncio.run(manager.end_all("42", before=datetime(2027, 1, 1)))  # noqa: DTZ001 - the point of the test
+        asyncio.run(manager.end_all("42", before=before))
 
 
 @pytest.mark.parametrize(
-    "except_id", ["", "00", "zz" * 16, "A" * 32, "a" * 31, "a" * 33, "a" * 32 + "\n", "a" * 64], ids=repr
+    "except_id", ["", "00", "zz" * 16, "A" * 32, "a" * 31, "a" * 33, "a" * 32 + "\n", "a" * 64, 42], ids=repr
 )
-def test_what_is_no_id_is_refused_where_it_would_spare_nobody(except_id: str) -> None:
+def test_what_is_no_id_is_refused_where_it_would_spare_nobody(except_id: Any) -> None:
     """An `id_hash` among them, which is an easy slip: the session of who asked would end with the others."""
     manager = SessionManager(RING, store=MemoryStore())
 
