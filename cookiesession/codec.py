@@ -16,13 +16,14 @@ if TYPE_CHECKING:
 MAX_ENCODED: Final = 256 * 1024
 """Bytes of encoded data that a compressed session may hold, on the way in and on the way out."""
 
-# msgspec raises RecursionError, UnicodeError, OverflowError, TypeError and ValueError besides its own.
+# msgspec raises RecursionError, UnicodeError, OverflowError, TypeError, ValueError and BufferError besides its own.
 ENCODING_ERRORS: Final[tuple[type[Exception], ...]] = (
     msgspec.MsgspecError,
     TypeError,
     ValueError,
     OverflowError,
     RecursionError,
+    BufferError,  # of a memoryview with gaps
 )
 DECODING_ERRORS: Final[tuple[type[Exception], ...]] = (*ENCODING_ERRORS, MemoryError)
 

@@ -421,6 +421,7 @@ def suite_value(case: dict[str, Any]) -> Any:
         pytest.param(lambda: MARKER, "objects of type function is unsupported", id="function"),
         pytest.param(Exception(MARKER), "objects of type Exception is unsupported", id="exception"),
         pytest.param(1j, "objects of type complex is unsupported", id="complex"),
+        pytest.param(memoryview(MARKER.encode())[::2], "not C-contiguous", id="memoryview-with-gaps"),
         pytest.param(2**64, "ints", id="2**64"),
         pytest.param(-(2**63) - 1, "ints", id="-2**63-1"),
         pytest.param(f"{MARKER}\ud800", "a str in it is not valid Unicode", id="lone-surrogate"),
