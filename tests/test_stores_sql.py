@@ -575,6 +575,8 @@ def test_database_that_cannot_work_is_a_configuration_error(
         ({"timeout": timedelta(0)}, "timeout is a positive timedelta"),
         ({"timeout": 1}, "timeout is a positive timedelta"),
         ({"table": ""}, "table is a name"),
+        ({"table": None}, r"table is a name, or a table that sessions_table\(\) has made"),
+        ({"purge_every": "100"}, "purge_every is a number of at least 1, or None"),
         ({"purge_every": 0}, "purge_every is a number of at least 1, or None"),
     ],
     ids=str,

@@ -61,10 +61,10 @@ class SQLStore:
     ) -> None:
         if not isinstance(timeout, timedelta) or timeout <= timedelta(0):
             raise ConfigurationError("timeout is a positive timedelta")
-        if purge_every is not None and purge_every < 1:
+        if purge_every is not None and not (isinstance(purge_every, int) and purge_every >= 1):
             raise ConfigurationError("purge_every is a number of at least 1, or None")
-        if table == "":
-            raise ConfigurationError("table is a name")
+        if table == "" or not isinstance(table, sa.Table | str):
+            raise ConfigurationError("table is a name, or a table that sessions_table() has made")
         self.table: Final = sessions_table(table) if isinstance(table, str) else table
         self._seconds = timeout.total_seconds()
         if isinstance(database, AsyncEngine):
