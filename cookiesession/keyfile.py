@@ -67,6 +67,8 @@ class KeyFile:
     ) -> None:
         if not isinstance(check_every, timedelta) or not timedelta(seconds=1) <= check_every <= timedelta(days=1):
             raise ConfigurationError("check_every is a timedelta of at least one second and at most a day")
+        if not isinstance(path, str | os.PathLike):
+            raise ConfigurationError("a key file is named by its path, a str or a Path")
         self.path: Final = Path(path)
         require_no_key(str(self.path), "the path of a key file")
         self._check_every = check_every.total_seconds()

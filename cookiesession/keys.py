@@ -133,6 +133,8 @@ class KeyRing:
     @classmethod
     def from_env(cls, name: str) -> KeyRing:
         """The ring in the environment variable `name`. Raises `ConfigurationError`."""
+        if not isinstance(name, str):  # say the variable's value, which is missing
+            raise ConfigurationError('from_env() takes the name of an environment variable, such as "SESSION_KEYS"')
         require_no_key(name, "the name of an environment variable")
         text = os.environ.get(name, "")
         if not text.strip():

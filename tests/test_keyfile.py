@@ -160,6 +160,13 @@ def test_directory_is_no_key_file(tmp_path: Path) -> None:
         KeyFile(tmp_path)
 
 
+@pytest.mark.parametrize("path", [None, b"keys.toml", 1], ids=repr)
+def test_what_is_no_path_is_a_configuration_error(path: Any) -> None:
+    """Such as os.environ.get() gives where it is missing."""
+    with pytest.raises(ConfigurationError, match="a key file is named by its path"):
+        KeyFile(path)
+
+
 @pytest.mark.parametrize("value", [timedelta(0), timedelta(milliseconds=999), timedelta(days=2), 5, None], ids=str)
 def test_interval_that_cannot_work_is_a_configuration_error(path: Path, value: Any) -> None:
     """A second is the least, so that no file system is worn out."""

@@ -471,6 +471,13 @@ def test_environment_without_a_key_is_refused(monkeypatch: pytest.MonkeyPatch, v
         KeyRing.from_env("SESSION_KEYS")
 
 
+@pytest.mark.parametrize("name", [None, b"SESSION_KEYS", KeyRing(Key.generate())], ids=["none", "bytes", "ring"])
+def test_what_is_no_name_of_a_variable_is_refused(name: Any) -> None:
+    """Such as os.environ.get() gives where it is missing."""
+    with pytest.raises(ConfigurationError, match="takes the name of an environment variable"):
+        KeyRing.from_env(name)
+
+
 def test_environment_with_a_password_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """And the password is not repeated. Cases A16, A17."""
     monkeypatch.setenv("SESSION_KEYS", "correct-horse-battery-staple")
