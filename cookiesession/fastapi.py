@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, TypeVar
 
 from cookiesession.cookies import Cookie
-from cookiesession.errors import brought_by
+from cookiesession.errors import ConfigurationError, brought_by
 from cookiesession.manager import SessionManager
 from cookiesession.middleware import load_session
 from cookiesession.session import Session
@@ -41,7 +41,7 @@ class SessionCookie(SecurityBase):
     """The session's cookie as a security scheme: `apiKey` in a cookie, under its full name.
 
     Takes the `Cookie` or the `SessionManager` that the middleware has. As a dependency it gives the `Session`, and puts
-    a padlock on the route in the OpenAPI document; it refuses nobody (see `require`).
+    a padlock on the route in the OpenAPI document; it refuses nobody (see `require`). Raises `ConfigurationError`.
 
     >>> SessionCookie(Cookie(name="sid")).model.model_dump()["name"]
     '__Host-sid'
@@ -50,6 +50,8 @@ class SessionCookie(SecurityBase):
     def __init__(self, cookie: Cookie | SessionManager[Any] = Cookie(), *, scheme_name: str = "session") -> None:
         if isinstance(cookie, SessionManager):
             cookie = cookie.cookie
+        if not isinstance(cookie, Cookie):
+            raise ConfigurationError("SessionCookie takes the Cookie or the SessionManager that the middleware has")
         # FastAPI's names for what it puts into the document.
         self.model = APIKey.model_validate({"in": APIKeyIn.cookie, "name": cookie.full_name.decode()})
         self.scheme_name = scheme_name
@@ -69,11 +71,14 @@ def require(
 
     It passes a request whose session came with it and satisfies all `checks`, in their order; each takes the session
     and is sync or async. Otherwise it raises `HTTPException(status, detail)`. What a check raises passes through.
-    A request that brought no valid session is refused with 401 before any check.
+    A request that brought no valid session is refused with 401 before any check. Raises `ConfigurationError` for a
+    check that cannot be called.
 
     >>> from fastapi import APIRouter
     >>> admin = APIRouter(dependencies=[require(lambda session: session.subject == "root", status=403)])
     """
+    if not all(map(callable, checks)):
+        raise ConfigurationError("a check is a function of the session; status, detail and scheme are given by name")
 
     async def guard(connection: HTTPConnection, session: Session[Any] = Depends(scheme)) -> None:
         if session.is_new:

@@ -47,7 +47,7 @@ def header(name: str) -> Guard:
     >>> header("x-device")(Request({"type": "http", "headers": [(b"x-device", b"7")]}))
     b'7'
     """
-    if not _TOKEN.fullmatch(name):
+    if not isinstance(name, str) or not _TOKEN.fullmatch(name):
         raise ConfigurationError("header() takes the name of a header, without a colon or space")
 
     def guard(connection: HTTPConnection) -> bytes:

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Depends, FastAPI, WebSocket
 from harness import Browser
 from pydantic import BaseModel
 
-from cookiesession import Cookie, Key, KeyRing, Session, SessionManager, SessionMiddleware
+from cookiesession import ConfigurationError, Cookie, Key, KeyRing, Session, SessionManager, SessionMiddleware
 from cookiesession.fastapi import SessionCookie, SessionDep, require, session
 from cookiesession.testing import cookies_for
 
@@ -166,6 +166,13 @@ def test_a_scheme_takes_its_name_from_the_cookie_or_the_manager(source: Any, exp
     assert expected == scheme.model.model_dump()["name"]
 
 
+@pytest.mark.parametrize("source", ["sid", None, RING], ids=["name", "none", "ring"])
+def test_a_scheme_takes_nothing_else(source: Any) -> None:
+    """The name alone would lack the prefix."""
+    with pytest.raises(ConfigurationError, match="SessionCookie takes the Cookie or the SessionManager"):
+        SessionCookie(source)
+
+
 def test_a_scheme_is_a_dependency_that_gives_the_session() -> None:
     """And refuses nobody."""
     app = _app()
@@ -241,6 +248,13 @@ def test_what_a_check_raises_passes_through() -> None:
     """As an exception of any dependency does."""
     with pytest.raises(LookupError):
         _get(_guarded(require(_forbid)), cookies=SIGNED_IN)
+
+
+@pytest.mark.parametrize("check", ["root", 403, None], ids=repr)
+def test_a_check_is_called(check: Any) -> None:
+    """What cannot be is refused before the first request."""
+    with pytest.raises(ConfigurationError, match="a check is a function of the session"):
+        require(check)
 
 
 def test_a_guard_may_stand_before_a_router() -> None:
