@@ -14,6 +14,7 @@ from cookiesession.configuration import Configuration, OnStoreError, configure
 from cookiesession.cookiemode import CookieMode
 from cookiesession.cookies import Cookie
 from cookiesession.errors import ConfigurationError
+from cookiesession.payload import ID_TEXT
 from cookiesession.revocablemode import RevocableMode
 from cookiesession.schema import codec_for
 from cookiesession.servermode import ServerMode
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_ID: Final = re.compile("[0-9a-f]{32}")
 _ID_HASH: Final = re.compile("[0-9a-f]{64}")
 
 
@@ -222,7 +222,7 @@ class SessionManager(Generic[T]):
         by the clocks of the instances: log in or renew after it, or pass `except_id`. Raises `StoreUnavailable`, and
         `ValueError` for what is no id, which would spare nobody.
         """
-        if except_id is not None and not (isinstance(except_id, str) and _ID.fullmatch(except_id)):
+        if except_id is not None and not (isinstance(except_id, str) and ID_TEXT.fullmatch(except_id)):
             raise ValueError("except_id is 32 hexadecimal digits, as session.id gives it")
         return await self._listing().end_all(_required(subject), except_id, _timestamp(before))
 

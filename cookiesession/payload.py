@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import struct
 from datetime import timedelta
 from typing import Final
@@ -16,6 +17,9 @@ from cookiesession.errors import ConfigurationError, InvalidToken
 
 ID_LENGTH: Final = 16
 """Bytes of a session id: 128 random bits (OWASP asks for 64)."""
+
+ID_TEXT: Final = re.compile("[0-9a-f]{32}")
+"""An id as text."""
 
 BOUND_LENGTH: Final = 16
 """Bytes of the hash of what a session is bound to: nobody can choose it, so a second preimage takes 2^128 tries."""

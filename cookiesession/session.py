@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
 from msgspec.structs import replace
 
-from cookiesession.payload import PERSISTENT, id_hash
+from cookiesession.payload import ID_TEXT, PERSISTENT, id_hash
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -176,6 +176,8 @@ class Session(Generic[T]):
     @staticmethod
     def hash_of(id: str) -> str:
         """The `id_hash` of the session with this `id`. Raises `ValueError` for what is no id."""
+        if not ID_TEXT.fullmatch(id):  # an id_hash, say, whose hash names nothing
+            raise ValueError("an id is 32 hexadecimal digits, as session.id gives it")
         return id_hash(bytes.fromhex(id)).hex()
 
     @property

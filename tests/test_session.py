@@ -240,6 +240,13 @@ def test_ids_are_never_the_same() -> None:
     assert 1000 == len(ids)
 
 
+@pytest.mark.parametrize("id", ["", "aa", "A" * 32, "zz" * 16, "a" * 64, " " + "a" * 32], ids=repr)
+def test_what_is_no_id_has_no_hash(id: str) -> None:
+    """An `id_hash` among it, whose hash would name nothing."""
+    with pytest.raises(ValueError, match=r"^an id is 32 hexadecimal digits, as session\.id gives it$"):
+        Session.hash_of(id)
+
+
 def test_renew_gives_a_new_id_and_keeps_the_data() -> None:
     """The lifetime starts again, as with a new session."""
     clock = Clock()
