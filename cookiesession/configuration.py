@@ -83,6 +83,8 @@ def configure(
         _require(isinstance(value, bool), f"{name} is True or False")
     _require(store is not None or not overflow, "overflow needs a store to flow over into")
     _require(on_store_error in get_args(OnStoreError), "on_store_error is 'raise' or 'anonymous'")
+    _require(callable(clock), "clock is a function that gives the time, as time.time does")
+    _require(callable(random), "random is a function that gives so many bytes, as os.urandom does")
     return Configuration(
         keys=keys,
         cookie=cookie,

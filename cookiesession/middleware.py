@@ -72,6 +72,8 @@ class SessionMiddleware:
             )
         if not isinstance(lazy, bool):  # "no" would be true
             raise ConfigurationError("lazy is True or False")
+        if not isinstance(scope_key, str):
+            raise ConfigurationError("scope_key is a str: the name of the session in the scope")
         self.app = app
         self.manager: SessionManager[Any] = manager
         self._require_own_cookie(scope_key)

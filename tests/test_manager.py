@@ -897,8 +897,10 @@ async def _async_listener(event: Event) -> None:
         ({"overflow": None}, "overflow is True or False"),
         ({"on_event": _async_listener}, "on_event is a plain function"),
         ({"on_event": "print"}, "on_event is a plain function"),
+        ({"clock": 0}, "clock is a function that gives the time"),
+        ({"random": 4}, "random is a function that gives so many bytes"),
     ],
-    ids=["store's class", "cookie", "persistent", "compress", "overflow", "async", "no function"],
+    ids=["store's class", "cookie", "persistent", "compress", "overflow", "async", "no function", "clock", "random"],
 )
 def test_options_that_cannot_work_are_refused_at_construction(options: dict[str, Any], complaint: str) -> None:
     """Rather than by the first request, or by nobody."""

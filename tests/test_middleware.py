@@ -848,6 +848,13 @@ def test_a_manager_and_its_options_exclude_each_other(options: dict[str, Any]) -
         SessionMiddleware(handler(_nothing), **options)
 
 
+@pytest.mark.parametrize("scope_key", [None, b"session", ["session"]], ids=repr)
+def test_scope_key_is_a_name(scope_key: Any) -> None:
+    """A list would be a TypeError of each request."""
+    with pytest.raises(ConfigurationError, match="scope_key is a str"):
+        SessionMiddleware(handler(_nothing), keys=RING, scope_key=scope_key)
+
+
 @pytest.mark.parametrize("lazy", ["no", None, 0], ids=repr)
 def test_lazy_is_true_or_false(lazy: Any) -> None:
     """A "no" from the environment would be true."""
