@@ -49,10 +49,13 @@ async def _logout(request: Request) -> Response:
     return Response()
 
 
-def _exchange(path: str, cookies: dict[str, str]) -> tuple[httpx.Response, httpx.Cookies]:
-    manager = SessionManager(RING)
+def _app(manager: SessionManager[Any]) -> Starlette:
     routes = [Route("/who", _who), Route("/login", _login), Route("/logout", _logout)]
-    app = Starlette(routes=routes, middleware=[Middleware(SessionMiddleware, manager)])
+    return Starlette(routes=routes, middleware=[Middleware(SessionMiddleware, manager)])
+
+
+def _exchange(path: str, cookies: dict[str, str]) -> tuple[httpx.Response, httpx.Cookies]:
+    app = _app(SessionManager(RING))
 
     async def go() -> tuple[httpx.Response, httpx.Cookies]:
         transport = httpx.ASGITransport(app)
@@ -79,6 +82,23 @@ def test_a_test_reads_what_a_response_wrote() -> None:
     sessions = [read_session(manager, source) for source in (reply, jar, jar.jar, dict(jar))]
 
     assert [{"user_id": 7}] * 4 == [session and session.data for session in sessions]
+
+
+def test_a_client_follows_what_responses_write() -> None:
+    """The session that the test began with is replaced, and ends with a logout."""
+    manager = SessionManager(RING)
+    app = _app(manager)
+
+    async def go() -> list[str]:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="https://testserver") as client:
+            for name, value in cookies_for(manager, {"user_id": 42}, subject="42").items():
+                client.cookies.set(name, value, domain="testserver.local")
+            await client.get("/login")
+            session = read_session(manager, client.cookies)
+            assert session is not None
+            return [str(session.data["user_id"]), (await client.get("/logout")).text, (await client.get("/who")).text]
+
+    assert ["7", "", "None"] == asyncio.run(go())
 
 
 def test_no_session_reads_as_none() -> None:

@@ -34,6 +34,10 @@ def cookies_for(
 ) -> dict[str, str]:
     """The cookies of a session with this data, by name, for any test client's jar.
 
+    Put them there with the domain of the server, which http.cookiejar writes with `.local` where it has no dot, as
+    `client.cookies.set(name, value, domain="testserver.local")` does for Starlette's `TestClient`. A jar keeps one
+    without a domain beside what a response writes, and sends both: the server goes on with the first.
+
     `age` is how long ago the session began and was last used, and `key` what it is sealed under instead of the primary.
     `headers` and `client` are those of the client and its address, for the guards of `bind`: test clients have one of
     their own (Starlette's `"testclient"`, httpx's `"127.0.0.1"`). Raises what `SessionManager.save()` raises.
