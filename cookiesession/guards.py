@@ -97,6 +97,8 @@ class Guards:
         self._guards = tuple(guards) if isinstance(guards, Iterable) else (guards,)
         if not self._guards or not all(map(callable, self._guards)):
             raise ConfigurationError("bind is a guard, such as guards.user_agent, or several")
+        if isinstance(guards, set | frozenset):
+            raise ConfigurationError("the guards of bind have an order, and a set another one in each process")
         if any(inspect.iscoroutinefunction(each) or _is_called_async(each) for each in self._guards):
             raise ConfigurationError("a guard of bind is a plain function: sessions open where nothing can be awaited")
 

@@ -220,6 +220,14 @@ def test_bind_that_is_no_guard_is_refused_at_once(bind: Any) -> None:
         SessionManager(KeyRing(Key.generate()), bind=bind)
 
 
+def test_guards_without_an_order_are_refused_at_once() -> None:
+    """Each process would have one of its own, and sign out the sessions of the others."""
+    guards: Any = {user_agent, client_network()}
+
+    with pytest.raises(ConfigurationError, match="the guards of bind have an order"):
+        SessionManager(KeyRing(Key.generate()), bind=guards)
+
+
 async def _asks_a_service(_: HTTPConnection) -> bytes:
     raise AssertionError
 
