@@ -90,6 +90,10 @@ def _is_called_async(guard: object) -> bool:
     return inspect.iscoroutinefunction(type(guard).__call__)
 
 
+def _makes_guards(guard: object) -> bool:
+    return guard is header or guard is client_network
+
+
 class Guards:
     """The guards of a manager, and the hash of what they say. Raises `ConfigurationError` for what is none."""
 
@@ -99,6 +103,8 @@ class Guards:
             raise ConfigurationError("bind is a guard, such as guards.user_agent, or several")
         if isinstance(guards, set | frozenset):
             raise ConfigurationError("the guards of bind have an order, and a set another one in each process")
+        if any(map(_makes_guards, self._guards)):
+            raise ConfigurationError("header and client_network make guards: header(name), client_network()")
         if any(inspect.iscoroutinefunction(each) or _is_called_async(each) for each in self._guards):
             raise ConfigurationError("a guard of bind is a plain function: sessions open where nothing can be awaited")
 

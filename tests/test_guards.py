@@ -228,6 +228,13 @@ def test_guards_without_an_order_are_refused_at_once() -> None:
         SessionManager(KeyRing(Key.generate()), bind=guards)
 
 
+@pytest.mark.parametrize("bind", [header, [user_agent, client_network]], ids=["header", "client_network"])
+def test_what_makes_a_guard_is_refused_in_its_place(bind: Any) -> None:
+    """Without its parentheses it can be called, and every request would be a 500."""
+    with pytest.raises(ConfigurationError, match=r"header\(name\), client_network\(\)"):
+        SessionManager(KeyRing(Key.generate()), bind=bind)
+
+
 async def _asks_a_service(_: HTTPConnection) -> bytes:
     raise AssertionError
 
