@@ -569,6 +569,13 @@ def test_database_that_cannot_work_is_a_configuration_error(
     assert "hunter2" not in everything_said(caught.value)
 
 
+@pytest.mark.parametrize("database", [sa.create_engine("sqlite://"), None], ids=["engine", "none"])
+def test_database_is_an_asynchronous_engine_or_a_url(database: Any) -> None:
+    """An engine of the other kind is an easy slip."""
+    with pytest.raises(ConfigurationError, match="SQLStore takes an AsyncEngine"):
+        SQLStore(database)
+
+
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [

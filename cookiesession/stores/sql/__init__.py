@@ -69,6 +69,8 @@ class SQLStore:
         self._seconds = timeout.total_seconds()
         if isinstance(database, AsyncEngine):
             self._own, self._engine = None, database
+        elif not isinstance(database, sa.URL | str):
+            raise ConfigurationError("SQLStore takes an AsyncEngine, as create_async_engine() gives it, or a URL")
         else:
             self._own = OwnEngine(database, self._seconds)
             self._engine = self._own.engine
