@@ -208,6 +208,12 @@ class SessionMiddleware:
             raise ConfigurationError(
                 "two SessionMiddleware with one cookie need one model; give one of them another name"
             )
+        lacks_store = self._mode is None and type(owner) is not type(self.manager.mode)
+        if lacks_store or (self._is_bound and owner.guards is None):
+            raise ConfigurationError(
+                "the outer of two SessionMiddleware with one cookie serves both, and lacks the store=, revocation= or "
+                "bind= of the inner one; give them one manager, or one of them another name"
+            )
         return True
 
 

@@ -31,6 +31,7 @@ class Rules(Generic[T]):
     def __init__(self, configuration: Configuration, codec: Codec[T]) -> None:
         self.cookie: Final = configuration.cookie
         self.model: Final = configuration.model
+        self.guards: Final = configuration.guards
         self.reporter: Final = configuration.reporter
         self.clock = configuration.clock
         self.random = configuration.random

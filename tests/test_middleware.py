@@ -25,6 +25,7 @@ from cookiesession import (
     Cookie,
     Key,
     KeyRing,
+    Revocation,
     SessionManager,
     SessionMiddleware,
     SessionTooLarge,
@@ -627,6 +628,24 @@ def test_the_same_cookie_with_another_model_is_refused() -> None:
 
     with pytest.raises(ConfigurationError, match="one model"):
         Browser(app).request()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"store": MemoryStore()}, {"revocation": Revocation(MemoryStore())}, {"bind": user_agent}],
+    ids=["store", "revocation", "bind"],
+)
+def test_the_same_cookie_is_refused_where_the_outer_one_protects_less(options: Any) -> None:
+    """A logout would not be final, or another client let in, without a word. The other way round nothing is lost."""
+    lesser, more = SessionManager(RING), SessionManager(RING, **options)
+
+    with pytest.raises(ConfigurationError, match="and lacks the store=, revocation= or bind= of the inner one"):
+        Browser(SessionMiddleware(SessionMiddleware(handler(_store), more), lesser)).request()
+
+    for inner in (lesser, more):
+        assert 1 == len(
+            Browser(SessionMiddleware(SessionMiddleware(handler(_store), inner), more)).request().set_cookies
+        )
 
 
 def test_an_exception_leaves_the_outer_session_in_its_place() -> None:
