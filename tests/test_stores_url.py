@@ -85,6 +85,8 @@ def test_url_that_is_no_stores_is_refused(url: Any, everything_said: Callable[[B
         ("redis://localhost", "redis", "redis"),
         ("sqlite:///sessions.db", "sqlalchemy", "sqlite"),
         ("postgresql://localhost/name", "sqlalchemy", "postgresql"),
+        ("postgres://localhost/name", "sqlalchemy", "postgresql"),
+        ("mysql+asyncmy://localhost/name", "sqlalchemy", "sql"),
     ],
 )
 def test_driver_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, url: str, package: str, extra: str) -> None:

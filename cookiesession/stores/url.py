@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 _REDIS: Final = frozenset({"redis", "rediss", "valkey", "valkeys", "unix"})
 _SQL: Final = frozenset({"sqlite", "postgresql", "postgres", "mysql", "mariadb", "mssql", "oracle"})
+_EXTRAS: Final = {"sqlite": "sqlite", "postgresql": "postgresql", "postgres": "postgresql"}  # others bring no driver
 _SYNC: Final = {"true": True, "1": True, "false": False, "0": False}
 
 
@@ -49,7 +50,7 @@ def store_from_url(url: str, *, timeout: timedelta = timedelta(seconds=1)) -> St
 
             return SQLStore(url, timeout=timeout)
     except ModuleNotFoundError as error:
-        extra = "redis" if family in _REDIS else "sqlite" if family == "sqlite" else "postgresql"
+        extra = "redis" if family in _REDIS else _EXTRAS.get(family, "sql")
         raise ConfigurationError(f'{scheme}: needs {error.name}: pip install "cookiesession[{extra}]"') from error
     raise ConfigurationError("a store's URL starts with memory:, file:, sqlite:, postgresql:, redis: or valkey:")
 
