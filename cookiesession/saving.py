@@ -144,7 +144,10 @@ class Saving(Generic[T]):
 
     async def remove(self, held: Held, successor: bytes = b"") -> bool:
         """Removes a record. False where it has changed meanwhile, or is gone."""
-        return await self._supersede(held, 1, successor) and await self._records.delete(id_hash(held.payload.id))
+        if not await self._supersede(held, 1, successor):
+            return False
+        await self._records.delete(id_hash(held.payload.id))  # unless it has expired already: by its store's clock
+        return True
 
     async def end(self, held: Held) -> None:
         """Removes a record and what it was renewed to, whatever others do to it meanwhile."""

@@ -29,7 +29,7 @@ from cookiesession.codec import MAX_ENCODED
 from cookiesession.events import LateWrite
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from cookiesession.stores import Record
 
@@ -830,6 +830,31 @@ async def test_cancelled_renewal_leaves_one_session() -> None:
     site.store.replace = real  # type: ignore[method-assign]
 
     assert 1 == len(await site.manager.sessions("42"))
+
+
+@pytest.mark.parametrize(
+    ("overflow", "act", "left"),
+    [
+        pytest.param(False, lambda session: session.renew(), {"user": "ada", "text": BIG}, id="renewed"),
+        pytest.param(False, lambda session: session.data.clear(), {}, id="emptied"),
+        pytest.param(True, lambda session: session.data.pop("text"), {"user": "ada"}, id="moved-into-the-cookie"),
+    ],
+)
+@scenario
+async def test_record_that_goes_at_once_may_expire_before_it_is_removed(
+    *, overflow: bool, act: Callable[[Session[Any]], object], left: dict[str, Any]
+) -> None:
+    """In a store whose clock is ahead, or at the end of a second: nobody else has changed it."""
+    site = Site(store=Books(Clock(START + 2)), overflow=overflow, renew_grace=timedelta(0))
+    await site.put(user="ada", text=BIG)
+    session = await site.open()
+
+    act(session)
+    lines = await site.save(session)
+
+    assert 1 == len(lines)
+    assert left == await site.read()
+    assert [] == site.of(LateWrite)
 
 
 @scenario
