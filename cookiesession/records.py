@@ -64,6 +64,14 @@ class Records:
         replaced = await self._store.replace(key, record, version)
         return self._held(payload, record, conflicts) if replaced else None
 
+    async def supplant(self, payload: Payload) -> Held | None:
+        """A record in the place of one that does not open; None where there is none such. Two calls of the store."""
+        key = id_hash(payload.id)
+        present = await self._store.load(key)
+        if present is None or self._open(key, present) is not None:
+            return None
+        return await self.replace(payload, present.version)
+
     async def delete(self, key: bytes) -> bool:
         """Removes the record under the hash of an id. Whether there was one."""
         return await self._store.delete(key)

@@ -53,12 +53,13 @@ class Saving(Generic[T]):
             if saved is not None:
                 return saved
             present = await self._records.load(mine.id)
-            if present is None:
-                continue  # it has just expired
-            if present.payload.superseded_by != b"":  # it is in use, or has been renewed
+            if present is None:  # it has just expired; or no instance with these keys and this clock opens it
+                saved = await self._records.supplant(mine)
+            elif present.payload.superseded_by != b"":  # it is in use, or has been renewed
                 merged = self.merge(base, mine, present.payload)
                 return await self.replace(present, present.payload.data, merged)
-            saved = await self._records.replace(mine, present.version)  # it moved into the cookie that `base` was in
+            else:  # it moved into the cookie that `base` was in
+                saved = await self._records.replace(mine, present.version)
             if saved is not None:
                 return saved
         raise StoreUnavailable(f"the session changed {ATTEMPTS} times while it was saved")

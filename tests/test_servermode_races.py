@@ -12,7 +12,7 @@ import anyio
 import pytest
 from harness import START, Clock
 from msgspec import Struct
-from test_servermode import GRACE, HOUR, NAME, RING, Books, Site, scenario
+from test_servermode import GRACE, HOUR, KEY, NAME, OLD, RING, Books, Site, scenario
 
 from cookiesession import (
     ConfigurationError,
@@ -786,6 +786,51 @@ async def test_record_that_expires_while_a_session_moves_in_is_none() -> None:
         else:
             with pytest.raises(StoreUnavailable, match="changed 100 times while it was saved"):
                 await site.save(session)
+
+
+@pytest.mark.parametrize(
+    ("keys", "ahead", "later"),
+    [
+        pytest.param(KeyRing(OLD, KEY), 0, 0, id="under-a-key-that-is-gone"),
+        pytest.param(RING, 61, 0, id="of-the-future"),
+        pytest.param(RING, 0, HOUR, id="that-is-over-but-for-the-store"),
+    ],
+)
+@scenario
+async def test_record_that_does_not_open_makes_room_for_a_session_that_moves_in(
+    keys: KeyRing, ahead: int, later: int
+) -> None:
+    """It is nobody's session here, and keeps no response from a user whose cookie opens."""
+    site = Site(overflow=True, store=Books(Clock(START - GRACE)))
+    await site.put(text="small")
+    elsewhere = Site(keys, store=site.store, clock=Clock(START + ahead), overflow=True)
+    elsewhere.jar = dict(site.jar)
+    session = await elsewhere.open()
+    session.data["text"] = BIG
+    session.expire_after(timedelta(seconds=HOUR))
+    await elsewhere.save(session)
+    site.clock.now += later
+
+    await site.put(text=BIG, mine=1)
+
+    assert {"text": BIG, "mine": 1} == await site.read()
+    assert 1 == len(site.store)
+
+
+@scenario
+async def test_session_that_moves_in_over_what_does_not_open_leaves_who_is_faster() -> None:
+    """Another request has done the same a moment ago."""
+    site = Site(overflow=True)
+    await site.put(text="small")
+    elsewhere = site.another(KeyRing(OLD, KEY), overflow=True)
+    first, second = await site.open(), await site.open()
+    await elsewhere.put(text=BIG)
+    first.data.update(text=BIG, a=1)
+    second.data.update(text=BIG, b=2)
+
+    await asyncio.gather(site.save(first), site.save(second))
+
+    assert {"text": BIG, "a": 1, "b": 2} == await site.read()
 
 
 @scenario
