@@ -12,7 +12,7 @@ from cookiesession.endings import Endings
 from cookiesession.errors import ConfigurationError, StoreUnavailable
 from cookiesession.events import LateWrite, Rejected, StoreFailed
 from cookiesession.listing import RevocableListing
-from cookiesession.payload import id_hash
+from cookiesession.payload import LAST_SECOND, id_hash
 from cookiesession.records import Records
 from cookiesession.storemode import StoreMode
 from cookiesession.storestate import RevocableState
@@ -157,8 +157,8 @@ class RevocableMode(StoreMode[T], CookieSessions[T], Generic[T]):
                 raise
         state.former = None if is_over else state.payload
         state.is_cleared = False
-        # What a list shows, and its key. A blank one is listed only if it is somebody's, which a verb has made it.
-        if not is_over and (before.amended or before.due or before.rotated):
+        # What a list shows, its key, and that it lives. A blank one is listed only if a verb has made it somebody's.
+        if not is_over and (before.amended or before.rotated or _half(before.payload) != _half(state.payload)):
             await self._track(former, state.payload)
         return headers
 
@@ -189,8 +189,10 @@ class RevocableMode(StoreMode[T], CookieSessions[T], Generic[T]):
 
     async def _track(self, former: Payload | None, payload: Payload) -> None:
         """Brings the list up to date. A session that it lacks is a session all the same."""
+        # It may be used until the end of this half without another look at the list, and lives so much longer.
+        idle_timeout = min(payload.idle_timeout * 3 // 2, LAST_SECOND)
         try:
-            await self.listing.track(former, replace(payload, data=_NO_DATA, bound=None))
+            await self.listing.track(former, replace(payload, idle_timeout=idle_timeout, data=_NO_DATA, bound=None))
         except StoreUnavailable as error:
             self.reporter.report(StoreFailed(problem=str(error)))
 
@@ -203,6 +205,11 @@ class RevocableMode(StoreMode[T], CookieSessions[T], Generic[T]):
                 raise
             self.reporter.report(StoreFailed(problem=str(error)))
             return True
+
+
+def _half(payload: Payload) -> int:
+    """Which half of an idle timeout it was used in last, of all since the epoch. None of them, where there is none."""
+    return 2 * payload.renewed_at // payload.idle_timeout if payload.idle_timeout else 0
 
 
 def _revocable(state: State[Any]) -> RevocableState[Any]:

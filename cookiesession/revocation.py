@@ -20,7 +20,8 @@ class Revocation:
     - `fail_open`: what a session counts as while the store does not answer: as ended, whose cookie stays as it is, or
       if this is true as live, unless the process knows that it has ended. Each such request is a `StoreFailed` event.
     - `track`: keeps a record of each session with a subject, without its data, so that `SessionManager.sessions()` can
-      list them. Costs up to three calls of the store whenever such a session is written, but for its data alone.
+      list them. Costs up to three calls of the store whenever such a session is written, but for its data alone; with
+      an `idle_timeout`, for its data too once in each half of that. For half of it, what was unused is still listed.
 
     Sessions of a subject, and all, end by when they began: as exactly as the clocks of the instances agree. Where the
     manager's lifetime is made shorter, sessions that have ended may come back if it is made longer again before those

@@ -600,6 +600,31 @@ async def test_list_tells_of_label_and_use() -> None:
     assert (await instance.open(jar)).created_at == info.created_at
 
 
+@pytest.mark.parametrize("minutes", [1, 14, 16, 29])
+@scenario
+async def test_session_whose_data_alone_changes_is_listed_while_it_lives(minutes: int) -> None:
+    """And for half of its idle timeout after that. The list is written once in each half."""
+    idle, times = 1800, 180 // minutes
+    instance = Instance(track=True, idle_timeout=timedelta(seconds=idle))
+    jar = await instance.login("ada")
+    hash = await instance.hash(jar)
+    instance.calls()
+    for number in range(times):
+        instance.clock.now += minutes * 60
+        await instance.put(jar, n=number)
+    written = instance.calls().count("replace")
+    instance.clock.now += idle - 1
+    alive = await instance.read(jar)
+
+    lists = [await listed(instance)]
+    instance.clock.now += idle / 2 + 1
+    lists.append(await listed(instance))
+
+    assert {"user": "ada", "n": times - 1} == alive
+    assert [[hash], []] == lists
+    assert min(times, 12) >= written
+
+
 @scenario
 async def test_session_that_is_nobodys_any_more_is_in_no_list() -> None:
     """Or somebody else's."""
