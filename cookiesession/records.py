@@ -22,6 +22,8 @@ class Held(NamedTuple):
 
     payload: Payload
     version: int
+    rotated: bool = False
+    """Whether it is sealed under another key than the one that seals now."""
 
 
 def subject_key(subject: str) -> bytes:
@@ -103,10 +105,10 @@ class Records:
         except InvalidToken as invalid:
             self._reporter.report(Rejected(reason=invalid.reason))
             return None
+        primary = sealed_by is ring.primary
         if self._reporter.debugging():
-            primary = sealed_by is ring.primary
             self._reporter.report(Loaded(key_id=sealed_by.id, primary=primary, size=len(record.value)))
-        return Held(payload, record.version)
+        return Held(payload, record.version, rotated=not primary)
 
     def _held(self, payload: Payload, record: Record, conflicts: int) -> Held:
         if self._reporter.debugging():

@@ -85,7 +85,8 @@ class ServerMode(StoreMode[T], Generic[T]):
         payload = ticket.payload if state.held is None else state.held.payload
         state.settle(payload)
         state.due = payload.is_due(int(self.clock()))
-        state.overdue = state.due or ticket.rotated
+        # Apart, since an instance that had the old keys for longer may have written one of them last.
+        state.overdue = state.due or ticket.rotated or (state.held is not None and state.held.rotated)
         state.is_new = False
         return data
 

@@ -374,6 +374,27 @@ async def test_record_under_an_old_key_is_sealed_anew_when_written() -> None:
 
 
 @scenario
+async def test_record_under_an_old_key_is_sealed_anew_whatever_its_cookie_is_under() -> None:
+    """During a deployment, an instance that has not got the new ring writes after one that has."""
+    site = Site(KeyRing(OLD, KEY))
+    await site.put(a=1)
+    behind, ahead = site.another(KeyRing(OLD, KEY)), site.another(KeyRing(KEY, OLD))
+    slow = await behind.open()
+    await ahead.put(b=2)
+    slow.data["c"] = 3
+    assert [] == await behind.save(slow)
+    later = ahead.another(KeyRing(KEY, OLD))
+
+    session = await later.open()
+    session.mark_accessed()
+    lines = await later.save(session)
+
+    assert [] == lines
+    assert ["load", "replace"] == later.calls()[-2:]
+    assert {"a": 1, "b": 2, "c": 3} == await later.another(RING).read()
+
+
+@scenario
 async def test_record_of_an_unknown_key_has_the_source_look_again() -> None:
     """Another instance may be ahead. Once for the cookie and once for the record."""
 
