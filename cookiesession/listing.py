@@ -42,7 +42,7 @@ class Listing:
     async def find(self, subject: str) -> list[SessionInfo]:
         """The live sessions of a subject, the one that was used last first."""
         found = await self._records.find(subject)
-        infos = [_info(key, held.payload) for key, held in found.items() if held.payload.superseded_by is None]
+        infos = [_info(key, held.payload) for key, held in found.items() if held and held.payload.superseded_by is None]
         return sorted(infos, key=lambda info: info.used_at, reverse=True)
 
     async def end_all(self, subject: str, except_id: str | None, before: float | None) -> int:
@@ -51,7 +51,9 @@ class Listing:
         count = 0
         for _ in range(ATTEMPTS):  # one may just be renewed, and then there is another
             found = await self._records.find(subject)
-            keys = {key for key, held in found.items() if before is None or held.payload.began() < before} - spared
+            # What does not open here may be live elsewhere, where the keys or the clock are others.
+            keys = {key for key, held in found.items() if before is None or (held and held.payload.began() < before)}
+            keys -= spared
             if not keys:
                 return count
             count += sum([await self._records.delete(key) for key in keys])
@@ -92,7 +94,7 @@ class RevocableListing:
         infos = [
             _info(key, held.payload)
             for key, held in found.items()
-            if not any(await self._endings.standing(held.payload))  # neither over nor renewed
+            if held and not any(await self._endings.standing(held.payload))  # neither over nor renewed
         ]
         return sorted(infos, key=lambda info: info.used_at, reverse=True)
 
@@ -101,7 +103,7 @@ class RevocableListing:
         spared = [] if except_id is None else [id_hash(bytes.fromhex(except_id)), self._renewed_from(except_id)]
         ended = await self._endings.end_several(of_subject(subject), before, [each for each in spared if each])
         found = {} if self._tracks is None else await self._tracks.find(subject)
-        return sum([await self._forget(key) for key, held in found.items() if ended.covers(held.payload)])
+        return sum([await self._forget(key) for key, held in found.items() if held and ended.covers(held.payload)])
 
     async def end_everything(self, before: float | None) -> None:
         """Ends all sessions begun `before`."""

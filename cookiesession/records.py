@@ -78,11 +78,11 @@ class Records:
         """Removes the record under the hash of an id. Whether there was one."""
         return await self._store.delete(key)
 
-    async def find(self, subject: str) -> dict[bytes, Held]:
-        """All sessions of a subject that open and are valid, by their record's key."""
+    async def find(self, subject: str) -> dict[bytes, Held | None]:
+        """All records of a subject by their key; None where one does not open, or is not valid now."""
         found = await self._store.find(subject_key(subject))
         opened = {key: self._open(key, record) for key, record in found.items()}
-        return {key: held for key, held in opened.items() if held is not None and held.payload.subject == subject}
+        return {key: held for key, held in opened.items() if held is None or held.payload.subject == subject}
 
     def _seal(self, payload: Payload, version: int) -> tuple[bytes, Record]:
         now = int(self._clock())

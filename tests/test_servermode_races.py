@@ -1258,6 +1258,22 @@ async def test_record_that_does_not_open_is_ended_too() -> None:
 
 
 @scenario
+async def test_records_of_a_subject_that_do_not_open_are_ended_too() -> None:
+    """They do at another instance, which has a key that this one lacks, or a clock that is ahead."""
+    site = Site()
+    for elsewhere in (site, Site(KeyRing(OLD), store=site.store), Site(store=site.store, clock=Clock(START + 61))):
+        session = await elsewhere.open()
+        session.subject = "42"
+        await elsewhere.save(session)
+
+    listed = await site.manager.sessions("42")
+    began_before = await site.manager.end_all("42", before=listed[0].created_at + timedelta(seconds=1))
+
+    assert (1, 1, 2) == (len(listed), began_before, await site.manager.end_all("42"))
+    assert 0 == len(site.store)
+
+
+@scenario
 async def test_cookie_of_before_a_renewal_does_not_bring_its_id_back() -> None:
     """With overflow: the session was small in that cookie, has grown into the store, and was renewed there."""
     site = Site(overflow=True)
