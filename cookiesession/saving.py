@@ -139,13 +139,16 @@ class Saving(Generic[T]):
 
     async def expire(self, held: Held, successor: bytes = b"") -> bool:
         """Leaves a record to the requests that are under way. False where it has changed meanwhile, or is gone."""
+        if not await self._supersede(held, self._renew_grace or 1, successor):
+            return False
         if not self._renew_grace:
-            return await self.remove(held, successor)
-        return await self._supersede(held, self._renew_grace, successor)
+            with suppress(StoreUnavailable):  # it is over in a second, without another call
+                await self._records.delete(id_hash(held.payload.id))
+        return True
 
-    async def remove(self, held: Held, successor: bytes = b"") -> bool:
+    async def remove(self, held: Held) -> bool:
         """Removes a record. False where it has changed meanwhile, or is gone."""
-        if not await self._supersede(held, 1, successor):
+        if not await self._supersede(held, 1, b""):
             return False
         await self._records.delete(id_hash(held.payload.id))  # unless it has expired already: by its store's clock
         return True

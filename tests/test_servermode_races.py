@@ -1349,6 +1349,25 @@ async def test_renewal_whose_answer_is_lost_leaves_the_session_as_it_was(grace: 
         assert START + 14 * 24 * HOUR == int(again.expires_at.timestamp())
 
 
+@pytest.mark.parametrize("overflow", [False, True], ids=["renewed", "moved-into-the-cookie"])
+@scenario
+async def test_record_that_goes_at_once_goes_by_itself_where_the_store_fails_to_remove_it(*, overflow: bool) -> None:
+    """Without a grace, and in a second. The session is elsewhere by then, and is not ended by that."""
+    site = Site(overflow=overflow, renew_grace=timedelta(0))
+    await site.put(a=1, text=BIG)
+    old = dict(site.jar)
+    session = await site.open()
+    session.renew()
+    session.data["text"] = ""
+    site.store.failing = {"delete"}
+
+    assert 1 == len(await site.save(session))
+    assert {"a": 1, "text": ""} == await site.read()
+    site.clock.now += 1
+    assert (await site.open(old)).is_new
+    assert {"a": 1, "text": ""} == await site.read()
+
+
 @scenario
 async def test_renewal_to_an_id_that_the_store_has_touches_neither_session() -> None:
     """A source of randomness that repeats itself, of which the store tells: that record is somebody else's."""
