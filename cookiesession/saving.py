@@ -37,7 +37,7 @@ class Saving(Generic[T]):
         self._renew_grace = renew_grace
         # Where one request of this process has met a conflict, the next waits rather than meet one too.
         self._queues: WeakValueDictionary[bytes, _Queue] = WeakValueDictionary()
-        self._taking_back: set[asyncio.Future[None]] = set()  # a loop alone would forget them
+        self._undoings: set[asyncio.Future[None]] = set()  # a loop alone would forget them
 
     async def create(self, payload: Payload) -> Held:
         """The record of a session that begins."""
@@ -97,27 +97,39 @@ class Saving(Generic[T]):
         """
         if former.payload.superseded_by is not None:
             return None  # whoever kept an old id renews nothing with it
-        try:
+        async with self._taking_back(former, id_hash(mine.id)):
             created = await self._records.create(mine)
             if created is not None:
                 return await self._follow(former, replace(former.payload, data=data), created, mine)
-        except (StoreUnavailable, asyncio.CancelledError):
-            # In a task of its own: anyio cancels again whatever the cancelled one awaits.
-            taking_back = asyncio.ensure_future(self._take_back(former, mine))
-            self._taking_back.add(taking_back)
-            taking_back.add_done_callback(self._taking_back.discard)
-            await asyncio.shield(taking_back)
-            raise
         raise StoreUnavailable(_TAKEN)
 
-    async def _take_back(self, former: Held, mine: Payload) -> None:
-        """Undoes a renewal, of which nobody knows how far it came: an answer may be lost where the call is not."""
+    async def move_out(self, held: Held) -> bool:
+        """Leaves the record of a session that a cookie holds from now on. False where it has changed, or is gone."""
+        async with self._taking_back(held, b""):
+            return await self.expire(held)
+
+    @asynccontextmanager
+    async def _taking_back(self, former: Held, successor: bytes) -> AsyncIterator[None]:
+        """Undoes what fails or is cancelled within: the client keeps the cookie that it has, and its session."""
+        try:
+            yield
+        except (StoreUnavailable, asyncio.CancelledError):
+            # In a task of its own: anyio cancels again whatever the cancelled one awaits.
+            undoing = asyncio.ensure_future(self._take_back(former, successor))
+            self._undoings.add(undoing)
+            undoing.add_done_callback(self._undoings.discard)
+            await asyncio.shield(undoing)
+            raise
+
+    async def _take_back(self, former: Held, successor: bytes) -> None:
+        """Nobody knows how far it came: an answer may be lost where the call is not."""
         with suppress(StoreUnavailable):
             old = await self._records.load(former.payload.id)
-            if old is not None and old.payload.superseded_by == id_hash(mine.id):
+            if old is not None and old.payload.superseded_by == successor:
                 payload = replace(old.payload, superseded_by=None, expires_at=former.payload.expires_at)
                 await self._records.replace(payload, old.version)
-            await self._records.delete(id_hash(mine.id))
+            if successor:
+                await self._records.delete(successor)
 
     async def _follow(self, former: Held, base: Payload, created: Held, mine: Payload) -> Held | None:
         """Ends `former`, and brings into `created` what others put there before."""

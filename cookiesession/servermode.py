@@ -234,7 +234,7 @@ class ServerMode(StoreMode[T], Generic[T]):
         if state.held is not None:
             if state.blank:
                 await self._end(state)
-            elif not await self._saving.expire(state.held):
+            elif not await self._saving.move_out(state.held):
                 return False
         state.held = None
         return True

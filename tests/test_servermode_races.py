@@ -1349,6 +1349,31 @@ async def test_renewal_whose_answer_is_lost_leaves_the_session_as_it_was(grace: 
         assert START + 14 * 24 * HOUR == int(again.expires_at.timestamp())
 
 
+@pytest.mark.parametrize("lost", [StoreUnavailable, asyncio.CancelledError])
+@scenario
+async def test_session_that_does_not_reach_its_cookie_stays_in_the_store(lost: type[BaseException]) -> None:
+    """Where the answer of the store is lost, or the client is gone. It has the id alone, and not for ten seconds."""
+    site = Site(overflow=True)
+    await site.put(a=1, text=BIG)
+    session = await site.open()
+    del session.data["text"]
+    real = site.store.replace
+
+    async def lose(key: bytes, record: Record, expected_version: int) -> bool:
+        site.store.replace = real  # type: ignore[method-assign]
+        await real(key, record, expected_version)
+        raise lost
+
+    site.store.replace = lose  # type: ignore[method-assign]
+    with pytest.raises(lost):
+        await site.save(session)
+    site.clock.now += GRACE
+
+    again = await site.open()
+    assert {"a": 1, "text": BIG} == again.data
+    assert START + 14 * 24 * HOUR == int(again.expires_at.timestamp())
+
+
 @pytest.mark.parametrize("overflow", [False, True], ids=["renewed", "moved-into-the-cookie"])
 @scenario
 async def test_record_that_goes_at_once_goes_by_itself_where_the_store_fails_to_remove_it(*, overflow: bool) -> None:
