@@ -34,6 +34,7 @@ REMEMBERED: Final = 10_000
 RENEWALS: Final = 8
 """So many of one session within one grace end its oldest id, which costs a call of the store for each."""
 
+_SESSION: Final = b"session\0"
 _RESOLUTION: Final = 0.000_001  # seconds: `Payload.fraction` is rounded down
 
 
@@ -155,7 +156,8 @@ class Endings:
         if record is None:
             return None
         ending = _read(record)
-        _keep(self._last, name, ending)
+        known = self._last.get(name, ending)  # of later than the answer, maybe, which was on its way for long
+        _keep(self._last, name, _earlier(known, ending) if name.startswith(_SESSION) else _later(known, ending))
         return ending
 
     def _forget_failure(self, name: bytes, answer: asyncio.Future[Ending | None]) -> None:
@@ -193,7 +195,7 @@ _decode: Final = msgspec.msgpack.Decoder(Ending).decode
 
 def of_session(id_hash: bytes) -> bytes:
     """What the ending of one session is called."""
-    return b"session\0" + id_hash
+    return _SESSION + id_hash
 
 
 def of_subject(subject: str) -> bytes:

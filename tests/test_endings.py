@@ -114,6 +114,32 @@ async def test_late_answer_does_not_undo_what_this_process_has_ended() -> None:
     assert {} == await instance.read(jar)
 
 
+@pytest.mark.parametrize("several", [False, True], ids=["one", "all"])
+@scenario
+async def test_late_answer_does_not_bring_back_what_this_process_has_ended_when_the_store_fails(
+    *, several: bool
+) -> None:
+    """Of a session that was renewed, and had its grace; or of all that had begun by then."""
+    instance = slow_instance(fail_open=True, renew_grace=timedelta(hours=1))
+    await instance.manager.end_everything()
+    instance.clock.now += 10
+    jar = await instance.login("ada")
+    hash = await instance.hash(jar)
+    await instance.renew(dict(jar))
+    instance.clock.now += 10
+    instance.store.held = held = asyncio.Event()
+    early = asyncio.create_task(instance.read(jar))
+    await until_waiting()
+    instance.store.held = None
+    await (instance.manager.end_everything() if several else instance.manager.end(hash))
+    held.set()
+    await early
+    instance.clock.now += 10
+    instance.store.failing = {"load"}
+
+    assert {} == await instance.read(jar)
+
+
 @scenario
 async def test_cancelled_request_disturbs_no_other() -> None:
     """Who waits with it gets the answer, and nobody asks again."""
