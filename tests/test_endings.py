@@ -338,6 +338,17 @@ async def test_what_begins_with_an_ending_is_not_ended(moment: float) -> None:
 
 
 @scenario
+async def test_subject_without_a_letter_is_somebody() -> None:
+    """Whose sessions end as those of others."""
+    instance = Instance(track=True)
+    jar = await instance.login("")
+    instance.clock.now += 1
+
+    assert 1 == await instance.manager.end_all("")
+    assert {} == await instance.read(jar)
+
+
+@scenario
 async def test_session_without_a_subject_ends_with_all() -> None:
     """And with no subject's."""
     known = known_of(Instance(check_every=0))

@@ -12,6 +12,7 @@ from revocable_site import EVERY, Instance, Jar, slow_instance, until_waiting
 from test_servermode import GRACE, HOUR, KEY, NAME, OLD, Books, scenario
 
 from cookiesession import ConfigurationError, KeyRing, SessionTooLarge, StoreUnavailable
+from cookiesession.endings import MARGIN
 from cookiesession.events import Cleared, LateWrite, Rejected, StoreFailed
 from cookiesession.records import subject_key
 
@@ -250,6 +251,23 @@ async def test_late_logout_ends_what_the_same_response_has_begun() -> None:
 
 
 @scenario
+async def test_late_logout_after_a_logout_asks_nothing() -> None:
+    """There is nothing left to be ended."""
+    instance = Instance()
+    jar = await instance.login("ada")
+    session = await instance.open(jar)
+    session.clear()
+    await instance.save(session, jar)
+    instance.calls()
+
+    session.clear()
+    await instance.manager.save_late(session)
+
+    assert [] == instance.calls()
+    assert [] == instance.of(LateWrite)
+
+
+@scenario
 async def test_late_change_is_reported() -> None:
     """In whatever way it cannot be saved. A fresh session that is cleared is none."""
     instance = Instance()
@@ -347,6 +365,27 @@ async def test_logout_by_an_old_id_ends_the_newer() -> None:
     await instance.logout(dict(jars[1]))
 
     assert [{}] * 4 == [await instance.read(jar) for jar in (*jars, *olds)]
+
+
+@scenario
+async def test_ending_by_an_old_id_lasts_for_as_long_as_the_newer_could_live() -> None:
+    """Which began thirteen days later. That of the old id goes with the old id's own time."""
+    day = 24 * HOUR
+    instance = Instance()
+    old = await instance.login("ada")
+    instance.clock.now += 13 * day
+    newer = dict(old)
+    await instance.renew(newer)
+
+    await instance.logout(dict(old))
+
+    instance.clock.now += 13 * day
+    assert {} == await instance.another().read(newer)
+    left = []
+    for seconds in (0, day, MARGIN):  # longer than the session, for a clock that is behind
+        instance.clock.now += seconds
+        left.append(len(instance.store))
+    assert [1, 1, 0] == left
 
 
 @scenario
@@ -597,7 +636,36 @@ async def test_list_tells_of_label_and_use() -> None:
 
     assert [] == quiet
     assert ("Firefox", HOUR / 2 + 1) == (info.label, (info.used_at - info.created_at).total_seconds())
-    assert (await instance.open(jar)).created_at == info.created_at
+    again = await instance.open(jar)
+    assert (again.created_at, again.expires_at) == (info.created_at, info.expires_at)
+
+
+@scenario
+async def test_session_of_nobody_is_not_written_to_any_list() -> None:
+    """Nor looked for in one when it becomes somebody's."""
+    instance = Instance(track=True)
+    jar: Jar = {}
+    session = await instance.open(jar)
+    session.data["n"], session.label = 1, "Firefox"
+    await instance.save(session, jar)
+
+    before = instance.calls()
+    await instance.login("ada", jar)
+
+    assert [] == before
+    assert "delete" not in instance.calls()
+    assert [await instance.hash(jar)] == await listed(instance)
+
+
+@scenario
+async def test_list_holds_no_data() -> None:
+    """However much there is of it: who has the keys and the store has no more than the list."""
+    instance = Instance(track=True)
+
+    await instance.login("ada", text="x" * 1000)
+
+    [record] = (await instance.store.find(subject_key("ada"))).values()
+    assert len(record.value) < 300
 
 
 @pytest.mark.parametrize("minutes", [1, 14, 16, 29])

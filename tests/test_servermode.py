@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import gc
 import hashlib
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -37,6 +38,7 @@ from cookiesession.events import (
     StoreFailed,
 )
 from cookiesession.payload import pack, unpack
+from cookiesession.records import subject_key
 from cookiesession.stores.memory import MemoryStore
 
 if TYPE_CHECKING:
@@ -599,6 +601,26 @@ async def test_renewed_session_is_listed_once() -> None:
 
 
 @scenario
+async def test_renewed_sessions_are_forgotten_with_their_requests() -> None:
+    """As many as there are logins."""
+    site = Site()
+
+    async def log_in() -> str:
+        session = await site.open()
+        session.renew()
+        session.data["n"] = 1
+        id = session.id
+        await site.save(session)
+        return id
+
+    ids = {await log_in() for _ in range(10)}
+    gc.collect()
+
+    assert 10 == len(ids)
+    assert not len(site.manager.mode._renewing)  # type: ignore[union-attr]  # of a store
+
+
+@scenario
 async def test_session_is_renewed_once() -> None:
     """A copy of the old id, in its grace, renews nothing: it would outlive the change of the password."""
     site = Site()
@@ -795,6 +817,24 @@ async def test_later_use_counts_where_two_saves_meet() -> None:
 
 
 @scenario
+async def test_request_that_only_seals_anew_takes_back_no_later_use() -> None:
+    """Its times are those of before. Another request has used the session meanwhile."""
+    site = Site(KeyRing(OLD), idle_timeout=timedelta(minutes=10))
+    await site.put(a=1)
+    rotated = site.another(KeyRing(KEY, OLD), idle_timeout=timedelta(minutes=10))
+    site.clock.now += 200
+    reading, writing = await rotated.open(), await rotated.open()
+    reading.mark_accessed()
+    writing.data["b"] = 2
+
+    await rotated.save(writing)
+    await rotated.save(reading)
+    site.clock.now += 599
+
+    assert {"a": 1, "b": 2} == await rotated.read()
+
+
+@scenario
 async def test_fifty_requests_lose_no_field() -> None:
     """Case F73: each writes its own field and one that all share, of which the last one's is left."""
     site = Site()
@@ -850,7 +890,7 @@ async def test_transaction_may_give_other_data() -> None:
 
 @scenario
 async def test_transaction_that_raises_changes_nothing() -> None:
-    """Neither does one whose result cannot be encoded, or is no data."""
+    """Neither does one whose result cannot be encoded, is no data, or would not come back."""
     site = Site()
     await site.put(a=1)
     session = await site.open()
@@ -865,8 +905,24 @@ async def test_transaction_that_raises_changes_nothing() -> None:
         await session.transact(lambda data: data.update(a=object()))
     with pytest.raises(TypeError, match=r"session\.data is a dict, not int"):
         await session.transact(lambda data: data.setdefault("a", 2))
+    with pytest.raises(UnencodableData, match=r"session\['a'\] could not be read back"):
+        await session.transact(lambda data: data.update(a=msgpack.Ext(1, b"")))
 
     assert {"a": 1} == session.data == await site.read()
+
+
+@scenario
+async def test_transaction_beside_what_cannot_be_encoded_saves_nothing() -> None:
+    """The response would fail, and half of the request were done."""
+    site = Site()
+    await site.put(a=1)
+    session = await site.open()
+    session.data["b"] = object()
+
+    with pytest.raises(UnencodableData, match="b"):
+        await session.transact(lambda data: data.update(a=2))
+
+    assert {"a": 1} == await site.read()
 
 
 @scenario
@@ -931,18 +987,20 @@ async def test_changes_that_are_invalid_together_are_the_later_ones() -> None:
 
 @scenario
 async def test_changes_beside_the_data_are_merged_too() -> None:
-    """Subject, label and lifetime, each its own."""
+    """Subject, label, lifetime and whether the browser keeps it, whoever of two is the slower one."""
     site = Site()
     await site.put(a=1)
     first, second = await site.open(), await site.open()
     first.subject = "42"
-    first.expire_after(timedelta(hours=1))
     second.label = "phone"
+    second.expire_after(timedelta(hours=1))
+    second.persistent = False
     await site.save(first)
     await site.save(second)
 
     session = await site.open()
-    assert ("42", "phone", START + HOUR) == (session.subject, session.label, int(session.expires_at.timestamp()))
+    assert ("42", "phone", False) == (session.subject, session.label, session.persistent)
+    assert START + HOUR == int(session.expires_at.timestamp())
     assert [1] == [event.conflicts for event in site.of(Stored) if event.conflicts]
 
 
@@ -1089,6 +1147,63 @@ async def test_sessions_of_a_subject_are_listed_and_ended() -> None:
     assert (True, False) == ended
     assert ["laptop"] == [info.label for info in left]
     assert [] == await site.manager.sessions("nobody")
+
+
+@scenario
+async def test_session_that_begins_at_the_very_time_is_spared() -> None:
+    """Those end that began before it."""
+    site = Site()
+    session = await site.open()
+    session.subject = "42"
+    await site.save(session)
+
+    assert 0 == await site.manager.end_all("42", before=session.created_at)
+    assert 1 == await site.manager.end_all("42", before=session.created_at + timedelta(seconds=1))
+
+
+@scenario
+async def test_subject_may_be_any_text() -> None:
+    """Also none: that is somebody, and None is nobody."""
+    site = Site()
+    for subject in ("", "a/b", "\0"):
+        site.jar = {}
+        session = await site.open()
+        session.subject = subject
+        await site.save(session)
+
+        assert [session.id_hash] == [info.id_hash for info in await site.manager.sessions(subject)]
+        assert subject == (await site.open()).subject
+
+
+@scenario
+async def test_record_in_the_index_of_another_subject_is_not_its() -> None:
+    """Whoever writes to the store makes nobody's session somebody else's, nor has it ended with theirs."""
+    site = Site()
+    session = await site.open()
+    session.subject = "ada"
+    await site.save(session)
+    key = bytes.fromhex(session.id_hash)
+    store: MemoryStore = site.store
+    record = await store.load(key)
+    assert record is not None
+    await store.delete(key)
+    await store.create(key, record._replace(subject=subject_key("eve")))
+
+    assert [] == await site.manager.sessions("eve")
+    assert 0 == await site.manager.end_all("eve")
+    assert "ada" == (await site.open()).subject
+
+
+@pytest.mark.parametrize("compress", [False, True])
+@scenario
+async def test_record_is_compressed_if_that_was_asked_for(*, compress: bool) -> None:
+    """As what is in cookies."""
+    site = Site(compress=compress)
+
+    await site.put(text="tea " * 1000)
+
+    assert compress == all(len(record.value) < 1000 for record in site.store._records.values())
+    assert {"text": "tea " * 1000} == await site.read()
 
 
 @scenario

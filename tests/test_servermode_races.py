@@ -720,6 +720,44 @@ async def test_requests_of_one_session_fail_together() -> None:
 
 
 @scenario
+async def test_request_after_a_failure_does_not_fail_with_those_before_it() -> None:
+    """The store is back, though they are not through yet."""
+    site = Site()
+    await site.put(n=0)
+    sessions = [await site.open() for _ in range(50)]
+    later = await site.open()
+    site.store.failing = {"load"}
+    waiting = [asyncio.ensure_future(session.transact(lambda data: data.update(n=1))) for session in sessions]
+
+    await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    site.store.failing = set()
+    not_through = sum(not task.done() for task in waiting)
+    await later.transact(lambda data: data.update(n=2))
+    results = await asyncio.gather(*waiting, return_exceptions=True)
+
+    assert not_through
+    assert {StoreUnavailable} == {type(result) for result in results}
+    assert {"n": 2} == await site.read()
+
+
+@pytest.mark.parametrize("deed", ["end", "renew"])
+@scenario
+async def test_request_that_only_seals_anew_loses_nothing_to_others(deed: str) -> None:
+    """Somebody has ended or renewed the session meanwhile: there is no change to report, and the cookie is theirs."""
+    site = Site(KeyRing(OLD))
+    await site.put(a=1)
+    rotated = site.another(KeyRing(KEY, OLD))
+    slow = await rotated.open()
+    slow.mark_accessed()
+    other = await rotated.open()
+    other.clear() if deed == "end" else other.renew()
+    await rotated.save(other)
+
+    assert [] == await rotated.save(slow)
+    assert [] == rotated.of(LateWrite)
+
+
+@scenario
 async def test_id_that_comes_back_has_no_old_version() -> None:
     """A session moves out and in again while a request is slow: its version is not mistaken for the present one."""
     site = Site(overflow=True)
@@ -736,18 +774,19 @@ async def test_id_that_comes_back_has_no_old_version() -> None:
 
 
 @scenario
-async def test_two_requests_that_move_in_at_once_lose_nothing() -> None:
-    """Over the record that the session left a moment ago."""
+async def test_requests_that_move_in_at_once_lose_nothing() -> None:
+    """Over the record that the session left a moment ago. Of those that are slower one is slower still."""
     site = Site(overflow=True)
     await site.put(text=BIG)
     await site.put(text="small")
-    first, second = await site.open(), await site.open()
-    first.data.update(text=BIG, a=1)
-    second.data.update(text=BIG, b=2)
+    sessions = {name: await site.open() for name in "abc"}
+    for name, session in sessions.items():
+        session.data.update({"text": BIG, name: 1})
 
-    await asyncio.gather(site.save(first), site.save(second))
+    await asyncio.gather(*map(site.save, sessions.values()))
 
-    assert {"text": BIG, "a": 1, "b": 2} == await site.read()
+    assert {"text": BIG, "a": 1, "b": 1, "c": 1} == await site.read()
+    assert [] == site.of(LateWrite)
 
 
 @scenario
@@ -819,18 +858,23 @@ async def test_record_that_does_not_open_makes_room_for_a_session_that_moves_in(
 
 @scenario
 async def test_session_that_moves_in_over_what_does_not_open_leaves_who_is_faster() -> None:
-    """Another request has done the same a moment ago."""
-    site = Site(overflow=True)
-    await site.put(text="small")
-    elsewhere = site.another(KeyRing(OLD, KEY), overflow=True)
-    first, second = await site.open(), await site.open()
-    await elsewhere.put(text=BIG)
-    first.data.update(text=BIG, a=1)
-    second.data.update(text=BIG, b=2)
+    """Another request does the same at once, or a moment before."""
+    for ahead in range(8):
+        site = Site(overflow=True)
+        await site.put(text="small")
+        elsewhere = site.another(KeyRing(OLD, KEY), overflow=True)
+        first, second = await site.open(), await site.open()
+        await elsewhere.put(text=BIG)
+        first.data.update(text=BIG, a=1)
+        second.data.update(text=BIG, b=2)
 
-    await asyncio.gather(site.save(first), site.save(second))
+        saving = asyncio.ensure_future(site.save(first))
+        for _ in range(ahead):
+            await asyncio.sleep(0)
+        await site.save(second)
+        await saving
 
-    assert {"text": BIG, "a": 1, "b": 2} == await site.read()
+        assert {"text": BIG, "a": 1, "b": 2} == await site.read()
 
 
 @scenario
