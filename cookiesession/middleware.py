@@ -77,8 +77,8 @@ class SessionMiddleware:
         self.app = app
         self.manager: SessionManager[Any] = manager
         self._require_own_cookie(scope_key)
-        self._handle = manager.mode.handle
-        self._mode = manager.mode if isinstance(manager.mode, CookieMode) else None
+        self._waits = not isinstance(manager.mode, CookieMode)
+        self._mode = cast("CookieMode[Any]", manager.mode)  # the others are served apart
         self._reporter = manager.configuration.reporter
         self._is_bound = manager.configuration.guards is not None
         self.scope_key = scope_key
@@ -90,8 +90,8 @@ class SessionMiddleware:
             await self._pass_on(scope, receive, send)
             return
         # For guards a copy: a session within the scope that it knows would be left to the garbage collector.
-        scope[self.scope_key] = handle = self._handle(scope["headers"], dict(scope) if self._is_bound else None)
-        if self._mode is None:
+        scope[self.scope_key] = handle = self._mode.handle(scope["headers"], dict(scope) if self._is_bound else None)
+        if self._waits:
             await self._serve_with_store(handle, scope, receive, send)
             return
         fixed = False  # the outcome; by the start of a response that is not a server error
@@ -103,8 +103,7 @@ class SessionMiddleware:
                 if scope.get(self.scope_key) is not handle:
                     _adopt(handle, scope.get(self.scope_key))
                 if handle._state.opened and message["type"] != _REFUSAL:
-                    cookies = self._mode.commit(handle) if ended_well else []  # type: ignore[union-attr]  # None is ruled out above
-                    message = self._with_session(message, cookies)
+                    message = self._with_session(message, self._mode.commit(handle) if ended_well else [])
                 fixed = ended_well  # last: after what raises, another response may start
             return send(message)
 
@@ -208,7 +207,7 @@ class SessionMiddleware:
             raise ConfigurationError(
                 "two SessionMiddleware with one cookie need one model; give one of them another name"
             )
-        lacks_store = self._mode is None and type(owner) is not type(self.manager.mode)
+        lacks_store = self._waits and type(owner) is not type(self.manager.mode)
         if lacks_store or (self._is_bound and owner.guards is None):
             raise ConfigurationError(
                 "the outer of two SessionMiddleware with one cookie serves both, and lacks the store=, revocation= or "
