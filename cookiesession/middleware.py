@@ -107,7 +107,8 @@ class SessionMiddleware:
                 fixed = ended_well  # last: after what raises, another response may start
             return send(message)
 
-        await self.app(scope, receive, send_with_session)
+        app = self.app  # called as a method it would be looked for on the class first
+        await app(scope, receive, send_with_session)
         if fixed and handle._state.opened:
             self._mode.report_late_write(handle)
 
