@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from pathlib import Path
 
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
 
 PATIENT = timedelta(seconds=20)  # for tests of what is done, and not of when, on a busy machine
 SUBJECT = bytes(KEY_LENGTH)
@@ -433,6 +435,26 @@ def test_dead_rows_go_by_themselves(url: str, table: str) -> None:
         return counted
 
     assert run(url, table, use, clock=clock, purge_every=10) == [7, 8, 9, 10, 5, 6]
+
+
+def test_dead_row_that_goes_by_itself_meanwhile_is_in_nobodys_way(sqlite_url: str, table: str) -> None:
+    """Where there is no upsert: a purge between the insertion that fails and the deletion of what it met."""
+
+    async def use(store: SQLStore) -> bool:
+        insert = store._insert
+
+        async def insert_or_purge(connection: AsyncConnection, row: dict[str, Any]) -> bool:
+            inserted = await insert(connection, row)
+            if not inserted:
+                assert await store.purge() == 1
+            return inserted
+
+        store._statements.upsert = None
+        store._insert = insert_or_purge  # type: ignore[method-assign]
+        await store.create(key_of(1), Record(b"", 1, START))
+        return await store.create(key_of(1), Record(b"", 1, LATER))
+
+    assert run(sqlite_url, table, use, clock=Clock(), purge_every=None)
 
 
 # Costs
