@@ -191,6 +191,7 @@ class SessionSettings(BaseSettings):
             )
         elif "revocation" not in overrides:
             self._require_no_revocation()
+        self._require_agreement(options, overrides)
         keys = self.source(**{name: overrides[name] for name in ("on_event", "clock") if name in overrides})
         return SessionManager[Any](keys, **options | overrides)
 
@@ -227,6 +228,15 @@ class SessionSettings(BaseSettings):
         if names := [self._variable(self._prefix, name) for name in given if name in self.model_fields_set]:
             url = self._variable(self._prefix, "revocation_url")
             raise ConfigurationError(f"{', '.join(names)}: there is no revocation without {url}")
+
+    def _require_agreement(self, options: dict[str, Any], overrides: dict[str, Any]) -> None:
+        """Raises `ConfigurationError` for settings that do not go together."""
+        names = ("overflow", "store_url", "revocation_url")
+        overflow, store_url, revocation_url = (self._variable(self._prefix, name) for name in names)
+        if "store" in options and "revocation" in options:
+            raise ConfigurationError(f"{store_url} and {revocation_url} are both set; unset one of them")
+        if self.overflow and "overflow" not in overrides and (options | overrides).get("store") is None:
+            raise ConfigurationError(f"{overflow}: there is nothing to flow over into without {store_url}")
 
     @contextmanager
     def _blaming(self, *fields: str) -> Iterator[None]:

@@ -618,6 +618,35 @@ def test_options_of_a_revocation_need_one(monkeypatch: pytest.MonkeyPatch) -> No
     assert own is settings.manager(revocation=own).configuration.revocation
 
 
+@pytest.mark.parametrize(
+    ("variables", "complaint"),
+    [
+        (
+            {"STORE_URL": "memory:", "REVOCATION_URL": "memory:"},
+            "COOKIESESSION_STORE_URL and COOKIESESSION_REVOCATION_URL are both set; unset one of them",
+        ),
+        (
+            {"OVERFLOW": "1"},
+            "COOKIESESSION_OVERFLOW: there is nothing to flow over into without COOKIESESSION_STORE_URL",
+        ),
+    ],
+    ids=["two stores", "no store"],
+)
+def test_settings_that_do_not_go_together_are_named(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], complaint: str
+) -> None:
+    """Unless what is given besides settles it."""
+    setenv(monkeypatch, KEYS=KEYS, **variables)
+    settings = SessionSettings()
+
+    with pytest.raises(ConfigurationError) as refusal:
+        settings.manager()
+
+    assert complaint == str(refusal.value)
+    assert settings.manager(store=MemoryStore(), revocation=None).configuration.revocation is None
+    assert settings.manager(store=None, overflow=False).configuration.store is None
+
+
 def test_url_of_a_store_is_a_secret(
     monkeypatch: pytest.MonkeyPatch, everything_said: Callable[[BaseException], str]
 ) -> None:
